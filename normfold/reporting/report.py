@@ -1,0 +1,92 @@
+"""The one data structure behind every output format: the report envelope, schema 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Action = Literal["folded", "merged", "moved", "kept", "substituted"]
+Verdict = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One normalisation or constant affine, and what became of it.
+
+    Attributes:
+        site: name of the value that it produces.
+        kind: what it means: ``batchnorm``, ``affine``, ``groupnorm``, ``constant``, …
+        action: ``folded`` (gone into weights), ``merged`` (gone into a neighbouring normalisation or affine),
+            ``moved`` (stands where fewer elements are touched), ``substituted`` (another spelling), ``kept``.
+        rule: name of the rule that acted, ``None`` if kept.
+        into: names of the output values of the nodes that took it.
+        code: reason code of what is kept, ``None`` otherwise.
+        reason: one sentence with the values at hand.
+        nodes: operator types of the nodes it was made of, in graph order.
+        elements: elements touched per inference before and after, where known (``moved``).
+    """
+
+    site: str
+    kind: str
+    action: Action
+    rule: str | None = None
+    into: tuple[str, ...] = ()
+    code: str | None = None
+    reason: str | None = None
+    nodes: tuple[str, ...] = ()
+    elements: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One remark about a model (NF3xx and warnings of other families)."""
+
+    code: str
+    severity: Literal["error", "warn", "info"]
+    message: str
+    site: str | None = None
+
+
+@dataclass
+class Verification:
+    """What was proven, on which inputs, and how far it reaches.
+
+    Attributes:
+        verdict: ``None`` where verification was skipped.
+        algebra: the float64 proof: regions, sites proven, unproven sites, largest error and bound.
+        rounding: per output: e0, e1, bound, and whether the bound came from float64 or from noise.
+        providers: per execution provider and optimisation level: status and errors.
+        inputs: seed, families, shapes: enough to draw them again.
+        messages: one sentence for each reason behind a verdict that is not ``pass``.
+    """
+
+    verdict: Verdict | None = None
+    algebra: dict[str, Any] = field(default_factory=dict)
+    rounding: list[dict[str, Any]] = field(default_factory=list)
+    providers: list[dict[str, Any]] = field(default_factory=list)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """The envelope that every command fills. ``to_dict`` is what ``--format json`` prints."""
+
+    command: str
+    tool: dict[str, str] = field(default_factory=dict)
+    exit: int = 0
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    verification: Verification = field(default_factory=Verification)
+    timing: dict[str, float] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        body: Mapping[str, Any] = dataclasses.asdict(self)
+        return {"schema": SCHEMA_VERSION, **body}
