@@ -1,7 +1,7 @@
 """Train both LeNets on scikit-learn's digits and write the files under ``models/trained/``.
 
-Run from the repository root: ``python -m models.train_lenet``. Takes seconds on one CPU core and is deterministic
-for one version of torch.
+Run from the repository root: ``python -m models.train_lenet``. It takes seconds on one CPU core and is
+deterministic for one version of torch.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def export(model: nn.Module, path: Path, *, keep_bn: bool = False) -> None:
     """Write one file, dynamic in the batch, by torch's default exporter.
 
-    ``keep_bn`` turns the exporter's graph optimisation off, which would fold BatchNorm into the layer in front.
-    The source locations that the exporter records are dropped: they hold paths of the exporting machine.
+    ``keep_bn`` turns the exporter's graph optimisation off, which would fold BatchNorm into its
+    producer. The source locations that the exporter records are dropped: they name the exporting machine.
     """
     program = torch.onnx.export(
         model,
