@@ -1,0 +1,9 @@
+"""Float64 evaluation of ONNX nodes and models: what constant folding and the proof stand on."""
+
+from __future__ import annotations
+
+from normfold.evaluation.errors import EvaluationFailed, NotCovered
+from normfold.evaluation.evaluator import Evaluator
+from normfold.evaluation.nodes import evaluate_node
+
+__all__ = ["EvaluationFailed", "Evaluator", "NotCovered", "evaluate_node"]

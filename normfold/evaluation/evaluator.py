@@ -1,0 +1,241 @@
+"""Evaluation of whole models, in float64 or in their own types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.evaluation.control_flow import run_if, run_loop, run_scan, run_sequence_map
+from normfold.evaluation.dtypes import Array, cast_like, is_floating, promote
+from normfold.evaluation.errors import NotCovered
+from normfold.evaluation.nodes import Precision, evaluate_call, make_call
+from normfold.evaluation.promotion import native_slots
+from normfold.evaluation.schedule import Request, Schedule, Scheduler, Step, subgraphs
+
+Observer = Callable[[str, Array], None]
+
+
+class _Frame:
+    """The values alive in one graph or function body, and the scope around it."""
+
+    def __init__(
+        self,
+        graph: ir.Graph | ir.Function,
+        opsets: Mapping[str, int],
+        load: Callable[[ir.Value, bool], Any],
+        outer: _Frame | None = None,
+        bindings: Mapping[str, ir.Attr] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.opsets = opsets
+        self.bindings = bindings
+        self._load = load
+        self._outer = outer
+        self._values: dict[Request, Any] = {}
+
+    def store(self, value: ir.Value, native: bool, content: Any) -> None:
+        self._values[value, native] = content
+
+    def release(self, values: Sequence[ir.Value]) -> None:
+        for value in values:
+            self._values.pop((value, True), None)
+            self._values.pop((value, False), None)
+
+    def get(self, value: ir.Value, native: bool) -> Any:
+        """The value in a precision; from the other one where only that is there.
+
+        Raises:
+            KeyError: if nothing provides it.
+        """
+        if (value, native) in self._values:
+            return self._values[value, native]
+        if (value, not native) in self._values:
+            other = self._values[value, not native]
+            content = _demote(other, value) if native else promote(other)
+        elif self._outer is not None and value.graph is not self.graph:
+            return self._outer.get(value, native)
+        elif value.is_initializer() and value.const_value is not None:
+            content = self._load(value, native)
+        else:
+            raise KeyError(value.name)
+        self._values[value, native] = content
+        return content
+
+
+class Evaluator:
+    """Evaluates a model, node by node, computing only what the wanted outputs need.
+
+    Args:
+        model: the model; it is not changed, and its weights are read when first needed.
+        precision: ``float64`` promotes every floating value to double except what decides a shape, size, axis or
+            index and operands whose schema has no double (see ``promotion``); Cast to a float type is Cast to double.
+            ``native`` keeps the model's types.
+        constants: replacements of initializers by name, each a function that returns the tensor.
+    """
+
+    def __init__(
+        self,
+        graph_or_model: ir.Model,
+        *,
+        precision: Precision = "float64",
+        constants: Mapping[str, Callable[[], Array]] | None = None,
+    ) -> None:
+        self._model = graph_or_model
+        self._graph = graph_or_model.graph
+        self._native = precision == "native"
+        self._constants = dict(constants or {})
+        self._scheduler = Scheduler(graph_or_model)
+        self._values = {
+            value.name: value
+            for value in (
+                *self._graph.inputs,
+                *self._graph.initializers.values(),
+                *(output for node in self._graph for output in node.outputs),
+            )
+            if value.name
+        }
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        feed: Mapping[str, Array] | None = None,
+        observe: Observer | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate the model.
+
+        Args:
+            inputs: arrays by graph input name; one that has an initializer may be left out.
+            outputs: names of the values wanted, of the main graph; by default the graph outputs.
+            feed: values of the main graph to use instead of computing them, in the model's own types.
+            observe: called with the name and content of every computed value of the main graph, in graph order.
+
+        Returns:
+            The wanted values by name. In float64 evaluation floating ones are float64.
+
+        Raises:
+            NotCovered: if a needed node is not covered.
+            KeyError: if an output, fed value or input is not one of the model's, or a needed input is missing.
+        """
+        names = list(outputs) if outputs is not None else [str(v.name) for v in self._graph.outputs]
+        wanted = [(self._values[name], self._native) for name in names]
+        fed = {self._values[name]: content for name, content in (feed or {}).items()}
+        frame = _Frame(self._graph, self._model.opset_imports, self._initializer)
+        for name, content in inputs.items():
+            self._provide(frame, self._values[name], np.asarray(content))
+        for value, content in fed.items():
+            self._provide(frame, value, content)
+        schedule = self._scheduler.schedule(self._graph, wanted, fed.keys())
+        self._execute(schedule, frame, fed.keys(), observe)
+        return {name: frame.get(*request) for name, request in zip(names, wanted, strict=True)}
+
+    def _provide(self, frame: _Frame, value: ir.Value, content: Any) -> None:
+        frame.store(value, True, _demote(content, value))
+        if not self._native:
+            frame.store(value, False, promote(content))
+
+    def _initializer(self, value: ir.Value, native: bool) -> Any:
+        stored = value.const_value
+        assert stored is not None
+        override = self._constants.get(value.name or "")
+        if override is None:
+            content = stored.numpy()
+            return content if native else promote(content)
+        content = override()
+        return cast_like(content, stored.dtype.numpy()) if native else promote(content)
+
+    def _execute(
+        self, schedule: Schedule, frame: _Frame, fed: Any = (), observe: Observer | None = None
+    ) -> None:
+        for step in schedule.steps:
+            results = self._evaluate(step, frame)
+            for index, output in enumerate(step.node.outputs):
+                if output in fed:
+                    continue
+                for native, contents in results.items():
+                    frame.store(output, native, contents[index])
+                content = results[min(results)][index]
+                if observe is not None and output.name and content is not None:
+                    observe(output.name, content)
+            frame.release(step.release)
+
+    def _evaluate(self, step: Step, frame: _Frame) -> dict[bool, list[Any]]:
+        """Results by ``native`` flag. What is not floating is computed once, natively, where both are wanted."""
+        node = step.node
+        results: dict[bool, list[Any]] = {}
+        for native in step.precisions:
+            contents = self._evaluate_in(node, frame, native)
+            if native and len(step.precisions) == 2 and not any(_has_floating(c) for c in contents):
+                return {True: contents, False: contents}
+            if not native and True in results:
+                contents = [c if _has_floating(c) else n for c, n in zip(contents, results[True], strict=True)]
+            results[native] = contents
+        return results
+
+    def _evaluate_in(self, node: ir.Node, frame: _Frame, native: bool) -> list[Any]:
+        function = self._scheduler.function_of(node)
+        if function is not None:
+            return self._call(function, node, frame, native)
+        kept = native_slots(node.domain, node.op_type)
+        operands = [
+            None if operand is None else frame.get(operand, native or index in kept)
+            for index, operand in enumerate(node.inputs)
+        ]
+        if any(True for _ in subgraphs(node)):
+            return self._control_flow(node, operands, frame, native)
+        call = make_call(node, operands, frame.opsets, double=not native, bindings=frame.bindings)
+        return evaluate_call(call)
+
+    def _call(self, function: ir.Function, node: ir.Node, outer: _Frame, native: bool) -> list[Any]:
+        bindings = {name: default for name, default in function.attributes.items() if default.value is not None}
+        for name, attribute in node.attributes.items():
+            if not attribute.is_ref():
+                bindings[name] = attribute
+            elif outer.bindings and attribute.ref_attr_name in outer.bindings:
+                bindings[name] = outer.bindings[attribute.ref_attr_name]
+        frame = _Frame(function, function.opset_imports, self._initializer, bindings=bindings)
+        schedule = self._scheduler.inner(function, native)
+        actual = dict(zip(function.inputs, node.inputs, strict=False))
+        for formal, formal_native in schedule.outside:
+            operand = actual.get(formal)
+            content = None if operand is None else outer.get(operand, formal_native)
+            frame.store(formal, formal_native, content)
+        self._execute(schedule, frame)
+        return [frame.get(value, native) for value in function.outputs]
+
+    def _control_flow(self, node: ir.Node, operands: list[Any], outer: _Frame, native: bool) -> list[Any]:
+        def run(body: ir.Graph, contents: Sequence[Any]) -> list[Any]:
+            frame = _Frame(body, outer.opsets, self._initializer, outer, outer.bindings)
+            for formal, content in zip(body.inputs, contents, strict=True):
+                frame.store(formal, native, content)
+            self._execute(self._scheduler.inner(body, native), frame)
+            return [frame.get(value, native) for value in body.outputs]
+
+        match (node.domain, node.op_type):
+            case "", "If":
+                return run_if(node, operands, run)
+            case "", "Loop":
+                return run_loop(node, operands, run)
+            case "", "Scan":
+                return run_scan(node, operands, run, node.version or outer.opsets.get("", 0))
+            case "", "SequenceMap":
+                return run_sequence_map(node, operands, run)
+        raise NotCovered(node.op_type, node.domain, "an operator with a subgraph that is not covered")
+
+
+def _demote(content: Any, value: ir.Value) -> Any:
+    """A floating tensor in the type that the graph declares for it; anything else as it is."""
+    if value.dtype is None:
+        return content
+    dtype = value.dtype.numpy()
+    return cast_like(content, dtype) if is_floating(dtype) else content
+
+
+def _has_floating(content: Any) -> bool:
+    if isinstance(content, list):
+        return any(_has_floating(item) for item in content)
+    return isinstance(content, np.ndarray) and is_floating(content.dtype)
