@@ -1,0 +1,155 @@
+"""Where a result goes: files made under temporary names beside their destination, or a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from normfold.errors import OutputError
+from normfold.loading.leftovers import create_temporary, data_name, remove_leftovers
+from normfold.loading.load import STREAM, file_sha256
+
+
+class Destination:
+    """Files being made beside ``out``."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._made: list[Path] = []
+        self._locks: list[BinaryIO] = []
+        self.data: dict[str, str] = {}
+        self.model = out
+
+    def write_data(self, write: Callable[[BinaryIO], object]) -> tuple[str, Path]:
+        """Writes external data under a temporary name.
+
+        Returns:
+            The name that ``settle_data`` will give it, and the temporary file.
+
+        Raises:
+            OutputError: NF920 if a file of that name but another content exists.
+        """
+        path, file = self._temporary()
+        write(file)
+        _sync(file)
+        digest = file_sha256(path)
+        name = data_name(self._out, digest)
+        self.data[name] = digest
+        final = self._out.with_name(name)
+        if final.exists() and file_sha256(final) != digest:
+            raise OutputError(f"{name} exists and is not what its name says; move it away", code="NF920")
+        return name, path
+
+    def write_model(self, write: Callable[[BinaryIO], object]) -> None:
+        """Writes the model under a temporary name."""
+        self.model, file = self._temporary()
+        with contextlib.suppress(FileNotFoundError):
+            self.model.chmod(stat.S_IMODE(self._out.stat().st_mode))
+        write(file)
+        _sync(file)
+
+    def settle_data(self, name: str, temporary: Path) -> None:
+        """Gives data its final name.
+
+        Called after the model is written, so that from the start some file mentions the name. A file that is
+        there already has the same content; whoever has it mapped keeps the old one.
+        """
+        final = self._out.with_name(name)
+        if not final.exists():
+            self._made.append(final)
+        temporary.replace(final)
+        _sync_folder(self._out.parent)
+
+    def publish(self) -> None:
+        # From here on the data belongs to the destination: an interrupt just after the rename must not remove
+        # it.
+        made, self._made = self._made, []
+        try:
+            self.model.replace(self._out)
+        except OSError:
+            self._made = made
+            raise
+        _sync_folder(self._out.parent)
+        self._close()
+        remove_leftovers(self._out)
+
+    def discard(self) -> None:
+        for path in self._made:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        self._made.clear()
+        self._close()
+
+    def _temporary(self) -> tuple[Path, BinaryIO]:
+        path, file = create_temporary(self._out)
+        self._made.append(path)
+        self._locks.append(file)
+        return path, file
+
+    def _close(self) -> None:
+        for file in self._locks:
+            with contextlib.suppress(OSError):
+                file.close()
+        self._locks.clear()
+
+
+class StreamDestination(Destination):
+    """A destination that cannot be renamed onto: standard output, a pipe or a device."""
+
+    def __init__(self, out: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="normfold-")
+        self._stream = out
+        super().__init__(Path(self._folder.name) / "out.onnx")
+
+    def publish(self) -> None:
+        try:
+            with self.model.open("rb") as staged:
+                if self._stream == STREAM:
+                    shutil.copyfileobj(staged, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
+                else:
+                    with Path(self._stream).open("wb") as stream:
+                        shutil.copyfileobj(staged, stream)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        super().discard()
+        self._folder.cleanup()
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes renames in ``folder`` durable, where the platform lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def as_output_error(name: str) -> Iterator[None]:
+    """Turns what the operating system says into one line that names the output."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{name}: cannot be written: {error.strerror or error}", code="NF920") from error
+    except OutputError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise OutputError(f"{name}: {error}", code=error.code) from error

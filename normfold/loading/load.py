@@ -1,0 +1,206 @@
+"""Reads a model file, refuses what cannot be carried through, and maps its weights into memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mmap
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from normfold.errors import InputError
+from normfold.loading import walk
+from normfold.loading.external import check_external
+from normfold.loading.messages import one_line
+from normfold.loading.refusals import refuse
+
+STREAM = "-"
+_PROTOBUF_LIMIT = 2**31 - 1
+_CHUNK = 1 << 20
+
+
+@dataclass
+class Loaded:
+    """A model and where it came from.
+
+    Attributes:
+        model: the model; external tensors are memory-mapped on first use.
+        path: the model file; for standard input a temporary copy that lives as long as this object.
+        name: how the user named it (``-`` for standard input).
+        data_files: external data files in use, in order of first use.
+        size: bytes of the model file and its data files together.
+    """
+
+    model: ir.Model
+    path: Path
+    name: str
+    data_files: tuple[Path, ...]
+    size: int
+    _spool: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    @property
+    def external(self) -> bool:
+        """Whether weights lie outside the model file."""
+        return bool(self.data_files)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the model file, hexadecimal; read in chunks on first use."""
+        return file_sha256(self.path)
+
+    @functools.cached_property
+    def data_sha256(self) -> dict[str, str]:
+        """SHA-256 of each data file by its path relative to the model's folder."""
+        return {
+            str(path.relative_to(self.path.parent.absolute())): file_sha256(path) for path in self.data_files
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the entry of the report's ``inputs``: name, size in bytes, checksums."""
+        entry: dict[str, Any] = {"path": self.name, "bytes": self.size, "sha256": self.sha256}
+        if self.data_files:
+            entry["data"] = [{"path": name, "sha256": digest} for name, digest in self.data_sha256.items()]
+        return entry
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(source: str | os.PathLike[str]) -> Loaded:
+    """Loads a binary ONNX model.
+
+    Args:
+        source: path of the model, or ``-`` for standard input.
+
+    Returns:
+        The model with its external data mapped, not read.
+
+    Raises:
+        InputError: NF901 to NF913, in one line that names the file.
+    """
+    name = os.fspath(source)
+    try:
+        if name == STREAM:
+            return _load_stream()
+        return _load_file(Path(name), name, None)
+    except InputError as error:
+        raise InputError(f"{name}: {error}", code=error.code) from error
+
+
+def _load_stream() -> Loaded:
+    spool = tempfile.TemporaryDirectory(prefix="normfold-")
+    path = Path(spool.name) / "stdin.onnx"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
+    return _load_file(path, STREAM, spool)
+
+
+def _load_file(path: Path, name: str, spool: tempfile.TemporaryDirectory[str] | None) -> Loaded:
+    proto = parse(path)
+    model, data_files = from_proto(proto, None if spool is not None else path.parent.absolute())
+    size = path.stat().st_size + sum(file.stat().st_size for file in data_files)
+    return Loaded(model, path, name, data_files, size, spool)
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """Decodes a model file without its external data.
+
+    Raises:
+        InputError: NF901 if it cannot be read, NF902 if it is not a binary ONNX protobuf.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError
+            if not stat.S_ISREG(status.st_mode):
+                return _decode(file.read())
+            if status.st_size == 0:
+                raise InputError("the file is empty", code="NF901")
+            if status.st_size > _PROTOBUF_LIMIT:
+                raise InputError(
+                    "the file is above the 2 GB limit of protobuf; such a model needs external data",
+                    code="NF902",
+                )
+            with (
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+                memoryview(mapped) as content,
+            ):
+                return _decode(content)
+    except FileNotFoundError:
+        raise InputError("no such file", code="NF901") from None
+    except IsADirectoryError:
+        raise InputError("is a folder, not a model file", code="NF901") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise InputError(f"cannot be read: {reason}", code="NF901") from error
+
+
+def _decode(content: bytes | memoryview) -> onnx.ModelProto:
+    if len(content) == 0:
+        raise InputError("the file is empty", code="NF901")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception as error:
+        raise InputError(
+            "not an ONNX model, or truncated: the protobuf does not decode", code="NF902"
+        ) from error
+    return model
+
+
+def from_proto(proto: onnx.ModelProto, folder: Path | None) -> tuple[ir.Model, tuple[Path, ...]]:
+    """Refuses or converts a decoded model. The result shares the memory of ``proto``'s tensors.
+
+    Args:
+        proto: the model.
+        folder: where its external data lies; ``None`` if it cannot have any.
+
+    Returns:
+        The in-memory model and its data files.
+
+    Raises:
+        InputError: NF902 to NF913.
+    """
+    try:
+        refuse(proto)
+        external = [
+            tensor for tensor in walk.tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL
+        ]
+        data_files = check_external(external, folder)
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        raise InputError("not an ONNX model, or damaged: a name is not valid UTF-8", code="NF902") from error
+    except Exception as error:
+        # Hostile files make onnx raise almost anything; all of it means that the model is not valid.
+        raise InputError(f"not a valid ONNX model: {one_line(error)}", code="NF903") from error
+    try:
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, folder or "")
+        for function in model.functions.values():
+            ir.external_data.set_base_dir(function.graph, folder or "")
+    except Exception as error:
+        raise InputError(
+            f"uses a part of ONNX that cannot be carried through: {one_line(_root_cause(error))}",
+            code="NF913",
+        ) from error
+    return model, data_files
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
