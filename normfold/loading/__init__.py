@@ -1,6 +1,19 @@
 """Model files: the only code that reads or writes them."""
 
-from normfold.loading.load import Loaded, load
-from normfold.loading.save import SavedFiles, Staged, save, stage, stage_copy
+from normfold.loading.load import Loaded, from_proto, load
+from normfold.loading.save import SavedFiles, Staged, check, save, stage, stage_copy, to_proto
+from normfold.loading.stream import model_sha256
 
-__all__ = ["Loaded", "SavedFiles", "Staged", "load", "save", "stage", "stage_copy"]
+__all__ = [
+    "Loaded",
+    "SavedFiles",
+    "Staged",
+    "check",
+    "from_proto",
+    "load",
+    "model_sha256",
+    "save",
+    "stage",
+    "stage_copy",
+    "to_proto",
+]

@@ -7,6 +7,12 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
+PROTOBUF_LIMIT = 2**31 - 1
+"""Largest protobuf message, in bytes."""
+
+EXTERNAL_ABOVE_BYTES = 1_500_000_000
+"""Weights above this size go into external data whatever the input did, well below the limit of protobuf."""
+
 _EXTERNAL_TENSOR_BYTES = 1024
 _SMALL_ALIGNMENT, _LARGE_ALIGNMENT, _LARGE_TENSOR_BYTES = 64, 4096, 1 << 20
 

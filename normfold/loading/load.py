@@ -20,11 +20,11 @@ import onnx_ir as ir
 from normfold.errors import InputError
 from normfold.loading import walk
 from normfold.loading.external import check_external
-from normfold.loading.messages import one_line
+from normfold.loading.layout import PROTOBUF_LIMIT
+from normfold.loading.messages import one_line, root_cause
 from normfold.loading.refusals import refuse
 
 STREAM = "-"
-_PROTOBUF_LIMIT = 2**31 - 1
 _CHUNK = 1 << 20
 
 
@@ -129,7 +129,7 @@ def parse(path: Path) -> onnx.ModelProto:
                 return _decode(file.read())
             if status.st_size == 0:
                 raise InputError("the file is empty", code="NF901")
-            if status.st_size > _PROTOBUF_LIMIT:
+            if status.st_size > PROTOBUF_LIMIT:
                 raise InputError(
                     "the file is above the 2 GB limit of protobuf; such a model needs external data",
                     code="NF902",
@@ -194,13 +194,7 @@ def from_proto(proto: onnx.ModelProto, folder: Path | None) -> tuple[ir.Model, t
             ir.external_data.set_base_dir(function.graph, folder or "")
     except Exception as error:
         raise InputError(
-            f"uses a part of ONNX that cannot be carried through: {one_line(_root_cause(error))}",
+            f"uses a part of ONNX that cannot be carried through: {one_line(root_cause(error))}",
             code="NF913",
         ) from error
     return model, data_files
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

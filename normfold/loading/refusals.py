@@ -31,10 +31,14 @@ _TOLERATED_DOMAIN = "normfold.tolerated"
 _SMALL_TENSOR_BYTES = 1024
 
 
-def refuse(model: onnx.ModelProto) -> None:
+def refuse(model: onnx.ModelProto, *, with_data: bool = True) -> None:
     """Raises unless ``model`` is valid and nothing of it would be lost.
 
     External data is not looked at here (see ``external.check_external``).
+
+    Args:
+        model: the model.
+        with_data: check the data of tensors too.
 
     Raises:
         InputError: NF902 to NF908, NF911 or NF912, in one line.
@@ -44,9 +48,10 @@ def refuse(model: onnx.ModelProto) -> None:
     _refuse_what_would_be_lost(model)
     _refuse_unknown_versions(model)
     check_structure(model)
-    for tensor in walk.tensors(model):
-        _check_tensor(tensor)
-    check_schemas(model)
+    if with_data:
+        for tensor in walk.tensors(model):
+            _check_tensor(tensor)
+    _check_schemas(model)
 
 
 def _refuse_what_would_be_lost(model: onnx.ModelProto) -> None:
@@ -125,7 +130,7 @@ def _typed_length(tensor: onnx.TensorProto) -> int:
     return (elements * bits + 7) // 8 if bits in (2, 4) else elements
 
 
-def check_schemas(model: onnx.ModelProto) -> None:
+def _check_schemas(model: onnx.ModelProto) -> None:
     """Runs the ONNX checker on a copy of ``model`` without its large tensors.
 
     Without them the checker neither needs a second copy of the weights nor a file, and models above 2 GB are

@@ -17,19 +17,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import onnx
 import onnx_ir as ir
 
 from normfold.errors import InputError, OutputError
 from normfold.loading import walk
 from normfold.loading.destination import Destination, StreamDestination, as_output_error
-from normfold.loading.layout import DataLayout, inline, weights_nbytes
+from normfold.loading.layout import EXTERNAL_ABOVE_BYTES, PROTOBUF_LIMIT, DataLayout, inline, weights_nbytes
 from normfold.loading.leftovers import remove_leftovers
 from normfold.loading.load import STREAM, Loaded, file_sha256, parse
-from normfold.loading.refusals import check_schemas
+from normfold.loading.messages import one_line, root_cause
+from normfold.loading.refusals import refuse
 from normfold.loading.stream import outline, write_model
-from normfold.loading.structure import check_structure
 
-EXTERNAL_ABOVE_BYTES = 1_500_000_000
 _CHUNK = 1 << 20
 
 
@@ -132,7 +132,7 @@ def stage(
     external = not streamed and (external or weights_nbytes(model) > EXTERNAL_ABOVE_BYTES)
 
     def write() -> None:
-        _check_own_output(model)
+        _check_own(model)
         layout = DataLayout(model) if external else None
         if layout is None or not layout.tensors:
             destination.write_model(lambda file: write_model(model, file, inline))
@@ -226,11 +226,37 @@ def _destination(out: str | os.PathLike[str]) -> tuple[str, Destination]:
     return name, Destination(path)
 
 
-def _check_own_output(model: ir.Model) -> None:
-    proto, _ = outline(model, inline)
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Returns a protobuf of its own, with all weights inside.
+
+    Raises:
+        OutputError: NF921 if it would be above the 2 GB limit of protobuf.
+    """
+    if weights_nbytes(model) > PROTOBUF_LIMIT:
+        raise OutputError("the model is above the 2 GB limit of protobuf; save it to a file", code="NF921")
+    proto, tensors = outline(model, inline)
+    for stub, (name, tensor) in zip(proto.graph.initializer, tensors, strict=True):
+        stub.CopyFrom(ir.to_proto(tensor))
+        stub.name = name
+    return proto
+
+
+def check(model: ir.Model) -> None:
+    """Proves that a model in memory is a valid ONNX model; its weights are not read.
+
+    Raises:
+        InputError: NF903, NF906, NF907, NF908, NF911 or NF912, in one line.
+    """
     try:
-        check_structure(proto)
-        check_schemas(proto)
+        proto, _ = outline(model, inline)
+    except Exception as error:
+        raise InputError(f"not a valid ONNX model: {one_line(root_cause(error))}", code="NF903") from error
+    refuse(proto, with_data=False)
+
+
+def _check_own(model: ir.Model) -> None:
+    try:
+        check(model)
     except InputError as error:
         raise RuntimeError(f"the result would not be a valid model: {error}") from error
 

@@ -8,28 +8,36 @@ front of the graph has to be known beforehand, and tensors know their size. Enco
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from normfold.errors import OutputError
+from normfold.loading.layout import PROTOBUF_LIMIT, inline
 
 _GRAPH_FIELD = 7
 _INITIALIZER_FIELD = 5
 _RAW_DATA_FIELD = 9
 _LENGTH_DELIMITED = 2
-_PROTOBUF_LIMIT = 2**31 - 1
 _MAX_FRAME = 16
 _TENSOR_ATTRIBUTES = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 Replacement = Callable[[ir.TensorProtocol], ir.TensorProtocol]
 
 
-def write_model(model: ir.Model, file: BinaryIO, replace: Replacement) -> None:
+class Sink(Protocol):
+    """What a model can be written to."""
+
+    def write(self, content: bytes, /) -> object:
+        """Takes the next bytes."""
+
+
+def write_model(model: ir.Model, file: Sink, replace: Replacement) -> None:
     """Writes ``model`` to ``file``.
 
     Args:
@@ -47,13 +55,34 @@ def write_model(model: ir.Model, file: BinaryIO, replace: Replacement) -> None:
     entries = [_Entry(name, tensor) for name, tensor in tensors]
     graph_size = len(graph_head) + sum(entry.framed_size for entry in entries) + len(graph_tail)
     prefix = head + _frame(_GRAPH_FIELD, graph_size) + graph_head
-    if len(head) + graph_size + len(tail) > _PROTOBUF_LIMIT - _MAX_FRAME:
+    if len(head) + graph_size + len(tail) > PROTOBUF_LIMIT - _MAX_FRAME:
         raise OutputError("the result is above the 2 GB limit of a single protobuf file", code="NF921")
     file.write(prefix)
     for entry in entries:
         entry.write(file)
     file.write(graph_tail)
     file.write(tail)
+
+
+def model_sha256(model: ir.Model) -> tuple[str, int]:
+    """SHA-256 and size in bytes of what ``write_model`` would write with all weights inside.
+
+    Raises:
+        OutputError: NF921 as ``write_model``.
+    """
+
+    sink = _DigestSink()
+    write_model(model, sink, inline)
+    return sink.sha256.hexdigest(), sink.size
+
+
+class _DigestSink:
+    def __init__(self) -> None:
+        self.sha256, self.size = hashlib.sha256(), 0
+
+    def write(self, content: bytes, /) -> None:
+        self.sha256.update(content)
+        self.size += len(content)
 
 
 def outline(
@@ -146,7 +175,7 @@ class _Entry:
     def framed_size(self) -> int:
         return len(_frame(_INITIALIZER_FIELD, self._size)) + self._size
 
-    def write(self, file: BinaryIO) -> None:
+    def write(self, file: Sink) -> None:
         file.write(_frame(_INITIALIZER_FIELD, self._size))
         if not self._lazy:
             with _named(self._tensor, self._name) as proto:

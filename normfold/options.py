@@ -1,0 +1,32 @@
+"""What a caller can decide about a fold (about its verification: ``normfold.verification``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """Options of a fold.
+
+    Attributes:
+        skip: names of rules that are not to be applied.
+        keep: names of values whose producers are to stay as they are.
+        freeze_initializers: initializers that are also graph inputs are constants, whatever the IR version.
+        fold_norm_affine: the scale and shift of a GroupNorm, InstanceNorm or LayerNorm go into a following
+            linear operator even where that removes no node.
+        provenance: record what was folded in ``metadata_props['normfold']``.
+    """
+
+    skip: frozenset[str] = frozenset()
+    keep: frozenset[str] = frozenset()
+    freeze_initializers: bool = False
+    fold_norm_affine: bool = False
+    provenance: bool = True
+
+    def sha256(self) -> str:
+        """Digest that is equal exactly for equal options."""
+        text = json.dumps(asdict(self), sort_keys=True, default=sorted)
+        return hashlib.sha256(text.encode()).hexdigest()
