@@ -173,7 +173,7 @@ _MODELS: dict[str, Spec] = {
 }
 
 
-# A registry that did not answer once is not asked again by the same process: a test run would wait for each model.
+# A registry that did not answer is not asked again by the same process: a test run would wait for each model.
 _failures: dict[tuple[str, Path], str] = {}
 
 
