@@ -85,10 +85,6 @@ class Staged:
     ) -> None:
         self.discard()
 
-    def describe(self) -> dict[str, Any]:
-        """Returns the report entry of what would be published."""
-        return self._files.describe()
-
     def publish(self) -> SavedFiles:
         """Replaces the destination by the staged model, atomically where it is a file.
 

@@ -1,0 +1,74 @@
+"""Fold BatchNorm and affines out of trained ONNX models, and prove that nothing changed.
+
+>>> import normfold
+>>> result = normfold.fold("model.onnx", "folded.onnx")
+>>> result.report.verification.verdict
+'pass'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normfold.api import FoldPass, FoldResult, fold, inspect, verify
+    from normfold.errors import (
+        Inconclusive,
+        InputError,
+        MissingDependency,
+        NormfoldError,
+        OutputError,
+        VerificationFailed,
+    )
+    from normfold.options import FoldOptions
+    from normfold.reporting.report import Report, Site, Verification
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FoldOptions",
+    "FoldPass",
+    "FoldResult",
+    "Inconclusive",
+    "InputError",
+    "MissingDependency",
+    "NormfoldError",
+    "OutputError",
+    "Report",
+    "Site",
+    "Verification",
+    "VerificationFailed",
+    "__version__",
+    "fold",
+    "inspect",
+    "verify",
+]
+
+_HOMES = {
+    "normfold.api": ("FoldPass", "FoldResult", "fold", "inspect", "verify"),
+    "normfold.errors": (
+        "Inconclusive",
+        "InputError",
+        "MissingDependency",
+        "NormfoldError",
+        "OutputError",
+        "VerificationFailed",
+    ),
+    "normfold.options": ("FoldOptions",),
+    "normfold.reporting.report": ("Report", "Site", "Verification"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
