@@ -1,0 +1,53 @@
+"""What a caller can decide about a verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+ModelSource = str | Path | ir.Model
+"""A model file, or a model in memory."""
+
+DataSource = str | Path | Mapping[str, np.ndarray]
+"""Where real inputs come from: a file, a folder, or arrays by input name with samples along axis 0."""
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Options of a verification. The defaults need no knowledge of the model.
+
+    Attributes:
+        data: real inputs, used instead of generated ones: ``.npz`` (keys are input names), ``.npy``, a folder of
+            either, an ONNX test data set, or arrays by input name. Axis 0 of every array counts samples.
+        shapes: full shape of an input by name, for inputs with dynamic axes.
+        dims: size of a named dynamic axis by its name.
+        providers: execution providers that must be exercised, such as ``("cpu", "cuda")``. Empty: the CPU provider
+            where onnxruntime is installed, without insisting on it.
+        seed: seed of all generated inputs.
+        thorough: all input families and sizes, and no budget.
+        allow_nonfinite: accept NaN and Inf where the original has the same ones.
+        rtol: largest accepted difference relative to the original's value, on top of the rounding bound.
+        atol: largest accepted absolute difference, on top of the rounding bound.
+        freeze_initializers: initializers that are also graph inputs are constants, whatever the IR version.
+        budget_seconds: time that float64 references may take.
+        budget_bytes: memory that the values of one float64 reference run may take.
+        timeout_seconds: time limit of one load or run in the child process that holds onnxruntime.
+    """
+
+    data: DataSource | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    providers: tuple[str, ...] = ()
+    seed: int = 0
+    thorough: bool = False
+    allow_nonfinite: bool = False
+    rtol: float | None = None
+    atol: float | None = None
+    freeze_initializers: bool = False
+    budget_seconds: float = 60.0
+    budget_bytes: int = 2 * 1024**3
+    timeout_seconds: float = 120.0

@@ -1,0 +1,247 @@
+"""onnxruntime at arm's length: sessions live in a child process, so that a crash or a hang there ends nothing here."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+CPU = "CPUExecutionProvider"
+
+
+class RuntimeRefused(Exception):
+    """onnxruntime could not load or run a model and said why."""
+
+
+class RuntimeCrashed(Exception):
+    """The process that holds onnxruntime died or did not answer in time."""
+
+
+def onnxruntime_installed() -> bool:
+    """Whether onnxruntime can be imported; it is not imported for the answer."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def provider_name(given: str) -> str:
+    """Full name of an execution provider: ``cpu`` and ``cuda`` are short for ``CPUExecutionProvider`` and so on."""
+    known = {
+        "cpu": CPU,
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+        "trt": "TensorrtExecutionProvider",
+        "rocm": "ROCMExecutionProvider",
+        "migraphx": "MIGraphXExecutionProvider",
+        "openvino": "OpenVINOExecutionProvider",
+        "dml": "DmlExecutionProvider",
+        "directml": "DmlExecutionProvider",
+        "coreml": "CoreMLExecutionProvider",
+        "qnn": "QNNExecutionProvider",
+        "xnnpack": "XnnpackExecutionProvider",
+    }
+    return known.get(given.lower(), given)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model loaded in the child process.
+
+    Attributes:
+        number: its number there.
+        generation: which child process holds it; sessions die with their process.
+        providers: execution providers in order of preference, as onnxruntime reports them.
+        assigned: nodes by provider, ``operator:name`` each.
+        version: version of onnxruntime.
+    """
+
+    number: int
+    generation: int
+    providers: tuple[str, ...]
+    assigned: Mapping[str, Sequence[str]]
+    version: str
+
+
+class Runtime:
+    """A child process with onnxruntime, started on first use and started again after a crash.
+
+    Use it as a context manager. It is not thread-safe.
+
+    Args:
+        timeout_seconds: time limit of one load or run.
+    """
+
+    def __init__(self, timeout_seconds: float = 120.0) -> None:
+        self._timeout = timeout_seconds
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._generation = 0
+        self._numbers = itertools.count()
+        self._folder = tempfile.TemporaryDirectory(prefix="normfold-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def folder(self) -> Path:
+        """A folder for files that should vanish with the runtime."""
+        return Path(self._folder.name)
+
+    def start(self) -> None:
+        """Starts the process without waiting for it, so that its imports overlap with other work."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._stop()
+        self._generation += 1
+        script = Path(__file__).with_name("runtime_child.py")
+        # -P: the folder of the script holds modules of the package, which must not shadow top-level ones.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(self.folder / "stderr.txt").open("wb"),
+            text=True,
+            encoding="utf-8",
+        )
+        self._answers = queue.SimpleQueue()
+        threading.Thread(target=self._listen, args=(self._process, self._answers), daemon=True).start()
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            answers.put(line)
+        answers.put(None)
+
+    def open(
+        self, model: Path, provider: str, *, optimize: bool, options: Mapping[str, str] | None = None
+    ) -> Session:
+        """Loads a model from its file.
+
+        Args:
+            model: the model file.
+            provider: full name of the execution provider.
+            optimize: all graph optimisations, or none.
+            options: provider options.
+
+        Raises:
+            RuntimeRefused: onnxruntime cannot load it, or the provider is not registered.
+            RuntimeCrashed: the process died or took too long.
+        """
+        self.start()
+        number = next(self._numbers)
+        answer = self._ask(
+            {
+                "op": "open",
+                "session": number,
+                "model": str(model),
+                "provider": provider,
+                "options": dict(options or {}),
+                "optimize": optimize,
+            }
+        )
+        return Session(
+            number, self._generation, tuple(answer["providers"]), answer["assigned"], answer["version"]
+        )
+
+    def run(
+        self, session: Session, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Runs a session.
+
+        Raises:
+            RuntimeRefused: onnxruntime rejected the inputs or failed.
+            RuntimeCrashed: the process died or took too long, now or since the session was opened.
+        """
+        if session.generation != self._generation:
+            raise RuntimeCrashed("the process that held this session is gone")
+        feeds, results = self.folder / "feeds.npz", self.folder / "results.npz"
+        np.savez(feeds, *(_storable(array) for array in inputs.values()))
+        answer = self._ask(
+            {
+                "op": "run",
+                "session": session.number,
+                "names": list(inputs),
+                "feeds": str(feeds),
+                "outputs": list(outputs) if outputs is not None else None,
+                "results": str(results),
+            }
+        )
+        with np.load(results, allow_pickle=False) as stored:
+            return {name: stored[f"arr_{i}"] for i, name in enumerate(answer["names"])}
+
+    def release(self, session: Session) -> None:
+        """Unloads a session; one that died with its process is gone already."""
+        if session.generation == self._generation and self._process is not None:
+            self._ask({"op": "close", "session": session.number})
+
+    def close(self) -> None:
+        """Ends the process and deletes the folder."""
+        self._stop()
+        self._folder.cleanup()
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process = None
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        process = self._process
+        assert process is not None and process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = self._answers.get(timeout=self._timeout)
+        except queue.Empty:
+            self._end_generation()
+            raise RuntimeCrashed(f"no answer within {self._timeout:g} s") from None
+        except OSError:
+            line = None
+        if line is None:
+            raise RuntimeCrashed(self._epitaph())
+        answer: dict[str, Any] = json.loads(line)
+        if not answer["ok"]:
+            raise RuntimeRefused(answer["error"])
+        return answer
+
+    def _end_generation(self) -> None:
+        self._stop()
+        self._generation += 1
+
+    def _epitaph(self) -> str:
+        process = self._process
+        assert process is not None
+        status = process.wait()
+        tail = (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+        self._end_generation()
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return f"the process ended with {how}" + (f": {last[:200]}" if last else "")
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "O":
+        return array.astype(str)
+    if array.dtype.kind == "V":
+        raise RuntimeRefused(f"onnxruntime's Python interface takes no {array.dtype.name} arrays")
+    return array
