@@ -60,7 +60,9 @@ class NodeCall:
         return name in self.attributes
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A float attribute. ONNX stores them in float32, defaults included, so that is the value it means."""
+        """A float attribute. ONNX stores them in float32, defaults included, so that is the value it
+        means.
+        """
         if name in self.attributes:
             return float(np.float32(self.attributes[name].value))
         if default is None:

@@ -24,7 +24,9 @@ def run_if(node: ir.Node, operands: Sequence[Any], run: RunBody) -> list[Any]:
 
 
 def run_loop(node: ir.Node, operands: Sequence[Any], run: RunBody) -> list[Any]:
-    """Loop: at most M iterations while the condition holds; outputs are carried values, then stacked scans."""
+    """Loop: at most M iterations while the condition holds; outputs are carried values, then stacked
+    scans.
+    """
     body = _graph(node, "body")
     limit = None if operands[0] is None else int(np.asarray(operands[0]).reshape(()))
     going = len(operands) < 2 or operands[1] is None or bool(np.asarray(operands[1]).reshape(()))

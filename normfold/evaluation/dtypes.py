@@ -29,12 +29,23 @@ def promotes(dtype: ir.DataType) -> bool:
 
 
 def promote(value: Any) -> Any:
-    """Cast a floating tensor, or every tensor of a sequence, to float64; anything else is returned as it is."""
+    """Cast a floating tensor, or every tensor of a sequence, to float64; anything else is returned as it
+    is.
+    """
     if isinstance(value, np.ndarray):
         return value.astype(np.float64) if value.dtype in _PROMOTED else value
     if isinstance(value, list):
         return [promote(item) for item in value]
     return value
+
+
+def as_value(content: Any) -> Any:
+    """A runtime value: arrays for tensors and numpy scalars, lists for sequences, ``None`` for nothing."""
+    if content is None or isinstance(content, np.ndarray):
+        return content
+    if isinstance(content, list):
+        return [as_value(item) for item in content]
+    return np.asarray(content)
 
 
 def cast_like(value: Any, dtype: np.dtype[Any]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation.control_flow import run_if, run_loop, run_scan, run_sequence_map
-from normfold.evaluation.dtypes import Array, cast_like, is_floating, promote
+from normfold.evaluation.dtypes import Array, as_value, cast_like, is_floating, promote
 from normfold.evaluation.errors import NotCovered
 from normfold.evaluation.nodes import Precision, evaluate_call, make_call
 from normfold.evaluation.promotion import native_slots
@@ -70,9 +70,10 @@ class Evaluator:
 
     Args:
         model: the model; it is not changed, and its weights are read when first needed.
-        precision: ``float64`` promotes every floating value to double except what decides a shape, size, axis or
-            index and operands whose schema has no double (see ``promotion``); Cast to a float type is Cast to double.
-            ``native`` keeps the model's types.
+        precision: ``float64`` promotes every floating value to double except what decides a shape, size,
+            axis or
+            index and operands whose schema has no double (see ``promotion``); Cast to a float type is Cast
+            to double. ``native`` keeps the model's types.
         constants: replacements of initializers by name, each a function that returns the tensor.
     """
 
@@ -112,21 +113,23 @@ class Evaluator:
             inputs: arrays by graph input name; one that has an initializer may be left out.
             outputs: names of the values wanted, of the main graph; by default the graph outputs.
             feed: values of the main graph to use instead of computing them, in the model's own types.
-            observe: called with the name and content of every computed value of the main graph, in graph order.
+            observe: called with the name and content of every computed value of the main graph, in graph
+                order.
 
         Returns:
             The wanted values by name. In float64 evaluation floating ones are float64.
 
         Raises:
             NotCovered: if a needed node is not covered.
-            KeyError: if an output, fed value or input is not one of the model's, or a needed input is missing.
+            KeyError: if an output, fed value or input is not one of the model's, or a needed input is
+                missing.
         """
         names = list(outputs) if outputs is not None else [str(v.name) for v in self._graph.outputs]
         wanted = [(self._values[name], self._native) for name in names]
         fed = {self._values[name]: content for name, content in (feed or {}).items()}
         frame = _Frame(self._graph, self._model.opset_imports, self._initializer)
         for name, content in inputs.items():
-            self._provide(frame, self._values[name], np.asarray(content))
+            self._provide(frame, self._values[name], content)
         for value, content in fed.items():
             self._provide(frame, value, content)
         schedule = self._scheduler.schedule(self._graph, wanted, fed.keys())
@@ -134,6 +137,7 @@ class Evaluator:
         return {name: frame.get(*request) for name, request in zip(names, wanted, strict=True)}
 
     def _provide(self, frame: _Frame, value: ir.Value, content: Any) -> None:
+        content = as_value(content)
         frame.store(value, True, _demote(content, value))
         if not self._native:
             frame.store(value, False, promote(content))
@@ -164,7 +168,9 @@ class Evaluator:
             frame.release(step.release)
 
     def _evaluate(self, step: Step, frame: _Frame) -> dict[bool, list[Any]]:
-        """Results by ``native`` flag. What is not floating is computed once, natively, where both are wanted."""
+        """Results by ``native`` flag. What is not floating is computed once, natively, where both are
+        wanted.
+        """
         node = step.node
         results: dict[bool, list[Any]] = {}
         for native in step.precisions:
@@ -172,7 +178,9 @@ class Evaluator:
             if native and len(step.precisions) == 2 and not any(_has_floating(c) for c in contents):
                 return {True: contents, False: contents}
             if not native and True in results:
-                contents = [c if _has_floating(c) else n for c, n in zip(contents, results[True], strict=True)]
+                contents = [
+                    c if _has_floating(c) else n for c, n in zip(contents, results[True], strict=True)
+                ]
             results[native] = contents
         return results
 
@@ -191,12 +199,14 @@ class Evaluator:
         return evaluate_call(call)
 
     def _call(self, function: ir.Function, node: ir.Node, outer: _Frame, native: bool) -> list[Any]:
-        bindings = {name: default for name, default in function.attributes.items() if default.value is not None}
+        bindings = {
+            name: default for name, default in function.attributes.items() if default.value is not None
+        }
         for name, attribute in node.attributes.items():
             if not attribute.is_ref():
                 bindings[name] = attribute
-            elif outer.bindings and attribute.ref_attr_name in outer.bindings:
-                bindings[name] = outer.bindings[attribute.ref_attr_name]
+            elif outer.bindings and (bound := outer.bindings.get(attribute.ref_attr_name or "")):
+                bindings[name] = bound
         frame = _Frame(function, function.opset_imports, self._initializer, bindings=bindings)
         schedule = self._scheduler.inner(function, native)
         actual = dict(zip(function.inputs, node.inputs, strict=False))

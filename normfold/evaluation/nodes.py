@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation.call import NodeCall
-from normfold.evaluation.dtypes import Array, promote
+from normfold.evaluation.dtypes import Array, as_value, promote
 from normfold.evaluation.errors import EvaluationFailed, NotCovered
 from normfold.evaluation.kernels import KERNELS
 from normfold.evaluation.promotion import native_slots
@@ -31,7 +31,8 @@ def evaluate_node(
         node: the node. References to function attributes must have been resolved.
         inputs: one array per input, ``None`` for an omitted optional one.
         opsets: opset version by domain, used where the node carries none.
-        precision: ``float64`` casts floating operands to float64 and gives float64 results; operands that decide
+        precision: ``float64`` casts floating operands to float64 and gives float64 results; operands that
+            decide
             shapes, and those whose schema has no double, are taken as they are. ``native`` keeps every type.
 
     Returns:
@@ -52,7 +53,9 @@ def make_call(
     double: bool,
     bindings: Mapping[str, ir.Attr] | None = None,
 ) -> NodeCall:
-    """Resolve a node's opset version and attributes; ``bindings`` are the attributes of the calling function."""
+    """Resolve a node's opset version and attributes; ``bindings`` are the attributes of the calling
+    function.
+    """
     version = node.version if node.version is not None else opsets.get(node.domain)
     if version is None:
         if not node.domain:
@@ -62,9 +65,9 @@ def make_call(
     for name, attribute in node.attributes.items():
         if not attribute.is_ref():
             attributes[name] = attribute
-        elif bindings and attribute.ref_attr_name in bindings:
-            bound = bindings[attribute.ref_attr_name]
+        elif bindings and (bound := bindings.get(attribute.ref_attr_name or "")):
             attributes[name] = ir.Attr(name, bound.type, bound.value)
+    inputs = [as_value(value) for value in inputs]
     if double:
         kept = native_slots(node.domain, node.op_type)
         inputs = [value if index in kept else promote(value) for index, value in enumerate(inputs)]
@@ -94,9 +97,19 @@ def evaluate_call(call: NodeCall) -> list[Any]:
             results = list(kernel(call))
     except NotCovered:
         raise
-    except (ValueError, IndexError, TypeError, KeyError, RuntimeError, ArithmeticError, AssertionError) as error:
+    except (
+        ValueError,
+        IndexError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+    ) as error:
         detail = str(error).strip().splitlines()
-        raise EvaluationFailed(call.op_type, call.domain, detail[0] if detail else type(error).__name__) from error
+        raise EvaluationFailed(
+            call.op_type, call.domain, detail[0] if detail else type(error).__name__
+        ) from error
     if call.double:
         results = [promote(result) for result in results]
     results += [None] * (len(call.wanted) - len(results))

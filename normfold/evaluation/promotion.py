@@ -1,8 +1,8 @@
 """Which operands stay in the model's own precision in a float64 evaluation.
 
-Operands that decide shapes, sizes, axes or indices must decide as the original does: floor(0.1f · 30) in double is not
-what the model computes. They, and operands whose schema has no double, are computed natively, with everything they
-depend on.
+Operands that decide shapes, sizes, axes or indices must decide as the original does: floor(0.1f · 30) in
+double is not what the model computes. They, and operands whose schema has no double, are computed natively,
+with everything they depend on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _NATIVE_SLOTS: dict[tuple[str, str], frozenset[int]] = {
         "DFT": {1, 2},
         "DequantizeLinear": {1, 2},
         "Dropout": {1, 2},
+        "DynamicQuantizeLinear": {0},
         "Expand": {1},
         "GRU": {4},
         "Gather": {1},
@@ -38,6 +39,8 @@ _NATIVE_SLOTS: dict[tuple[str, str], frozenset[int]] = {
         "NonMaxSuppression": _EVERY,
         "OneHot": {0, 1},
         "Pad": {1, 3},
+        "QLinearConv": _EVERY,
+        "QLinearMatMul": _EVERY,
         "QuantizeLinear": {1, 2},
         "RNN": {4},
         "Range": {0, 1, 2},

@@ -1,7 +1,7 @@
 """What to compute, in which precision, and when to let go of it.
 
-A value may be wanted twice in a float64 evaluation: promoted, for the computation, and native, for a shape, size, axis
-or index that depends on it. A request is a pair (value, native).
+A value may be wanted twice in a float64 evaluation: promoted, for the computation, and native, for a shape,
+size, axis or index that depends on it. A request is a pair (value, native).
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Step:
 
 @dataclass
 class Schedule:
-    """Steps in graph order, and the requests that must be met from outside: inputs, initializers, captures."""
+    """Steps in graph order, and the requests that must be met from outside: inputs, initializers,
+    captures.
+    """
 
     steps: list[Step]
     outside: list[Request]

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from normfold.evaluation.call import Kernel
-from normfold.evaluation.kernels import convolution, creation, linear, normalization, pooling
+from normfold.evaluation.kernels import (
+    activation,
+    contrib,
+    convolution,
+    creation,
+    elementwise,
+    linear,
+    normalization,
+    padding,
+    pooling,
+    quantization,
+    recurrent,
+    resizing,
+)
 
 KERNELS: dict[tuple[str, str], Kernel] = {
-    **convolution.KERNELS,
-    **creation.KERNELS,
-    **linear.KERNELS,
-    **normalization.KERNELS,
-    **pooling.KERNELS,
+    key: kernel
+    for module in (
+        activation,
+        contrib,
+        convolution,
+        creation,
+        elementwise,
+        linear,
+        normalization,
+        padding,
+        pooling,
+        quantization,
+        recurrent,
+        resizing,
+    )
+    for key, kernel in module.KERNELS.items()
 }

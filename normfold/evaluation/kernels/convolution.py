@@ -55,10 +55,12 @@ def _depthwise(padded: Array, w: Array, windows: Windows, y: Array) -> None:
     split[...] = 0
     weight = w.reshape(channels, -1, *windows.kernel)
     ones = (1,) * len(windows.kernel)
-    for tap in itertools.product(*(range(k) for k in windows.kernel)):
+    taps = math.prod(windows.kernel)
+    for index, tap in enumerate(itertools.product(*(range(k) for k in windows.kernel))):
         where = tuple(windows.tap_slice(a, t * windows.dilations[a]) for a, t in enumerate(tap))
         taken = padded[(slice(None), slice(None), None, *where)]
-        split += taken * weight[(slice(None), slice(None), *tap)].reshape(channels, -1, *ones)
+        factor = weight.reshape(channels, -1, taps)[:, :, index]
+        split += taken * factor.reshape(channels, -1, *ones)
 
 
 def _grouped(padded: Array, w: Array, groups: int, windows: Windows, y: Array) -> None:
@@ -107,14 +109,16 @@ def conv_transpose(call: NodeCall) -> Sequence[Array]:
     ]
     y = np.zeros((n, groups, per_group, *full), dtype=x.dtype)
     flat = x.reshape(n, groups, x.shape[1] // groups, -1)
-    weight = w.reshape(groups, w.shape[0] // groups, per_group, *kernel)
-    for tap in itertools.product(*(range(k) for k in kernel)):
+    weight = w.reshape(groups, w.shape[0] // groups, per_group, -1)
+    for index, tap in enumerate(itertools.product(*(range(k) for k in kernel))):
         where = tuple(
             slice(t * d, t * d + (size - 1) * s + 1, s)
             for t, d, s, size in zip(tap, dilations, strides, x.shape[2:], strict=True)
         )
-        product = np.matmul(weight[(..., *tap)].transpose(0, 2, 1), flat)
-        y[(..., *where)] += product.reshape(n, groups, per_group, *x.shape[2:])
+        product = np.matmul(weight[..., index].transpose(0, 2, 1), flat)
+        y[(slice(None), slice(None), slice(None), *where)] += product.reshape(
+            n, groups, per_group, *x.shape[2:]
+        )
     y = y.reshape(n, groups * per_group, *full)
     for axis, head in enumerate(begin):
         if head < 0:
@@ -129,7 +133,11 @@ def conv_transpose(call: NodeCall) -> Sequence[Array]:
 
 
 def _transposed_geometry(
-    call: NodeCall, spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    call: NodeCall,
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
 ) -> tuple[list[int], list[int]]:
     """(pad begin, output size) per axis, from pads, auto_pad, output_padding and output_shape."""
     rank = len(spatial)

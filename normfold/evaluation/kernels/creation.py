@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation.call import Kernel, NodeCall
-from normfold.evaluation.dtypes import Array, cast_like, is_floating, promote, promotes
+from normfold.evaluation.dtypes import Array, is_floating, promote, promotes
 from normfold.evaluation.reference import run_reference
 
 
@@ -51,7 +51,9 @@ def constant_of_shape(call: NodeCall) -> Sequence[Array]:
 
 
 def cast(call: NodeCall) -> Sequence[Array]:
-    """Cast. To a float type that promotes, in float64 evaluation, it is the identity or a conversion to double."""
+    """Cast. To a float type that promotes, in float64 evaluation, it is the identity or a conversion to
+    double.
+    """
     x, target = call.tensor(0), ir.DataType(call.integer("to"))
     return _cast_to(call, x, target)
 
@@ -59,9 +61,6 @@ def cast(call: NodeCall) -> Sequence[Array]:
 def cast_like_operator(call: NodeCall) -> Sequence[Array]:
     """CastLike: Cast to the element type of the second operand."""
     return _cast_to(call, call.tensor(0), ir.DataType.from_numpy(call.tensor(1).dtype))
-
-
-_PLAIN = frozenset("biuf")
 
 
 def _cast_to(call: NodeCall, x: Array, target: ir.DataType) -> Sequence[Array]:
@@ -73,8 +72,7 @@ def _cast_to(call: NodeCall, x: Array, target: ir.DataType) -> Sequence[Array]:
     dtype = element_type(call, int(target))
     if x.dtype == dtype:
         return (x,)
-    plain = x.dtype.kind in _PLAIN and dtype.kind in _PLAIN
-    if plain or (is_floating(x.dtype) and is_floating(dtype)) or is_floating(dtype):
+    if is_floating(dtype) or (x.dtype.isbuiltin == 1 and dtype.isbuiltin == 1):
         with np.errstate(over="ignore", invalid="ignore"):
             return (x.astype(dtype),)
     narrow = x.astype(np.float32) if x.dtype == np.float64 else x
@@ -146,4 +144,3 @@ KERNELS: dict[tuple[str, str], Kernel] = {
         )
     },
 }
-__all__ = ["KERNELS", "cast_like", "element_type"]

@@ -21,9 +21,10 @@ def _standardise(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array
 def batch_normalization(call: NodeCall) -> Sequence[Array | None]:
     """BatchNormalization of every opset: ``Y = (X − mean) / √(var + ε) · scale + B``. X is [N, C, *S].
 
-    Opsets 1 and 6 train unless ``is_test``; 7 to 13 train iff more than Y is asked for; from 14 on ``training_mode``
-    says so. Up to opset 8 ``spatial = 0`` gives every position its own parameters, [C, *S]. Training normalises with
-    the biased batch variance and updates ``running = momentum · old + (1 − momentum) · batch``.
+    Opsets 1 and 6 train unless ``is_test``; 7 to 13 train iff more than Y is asked for; from 14 on
+    ``training_mode`` says so. Up to opset 8 ``spatial = 0`` gives every position its own parameters, [C,
+    *S]. Training normalises with the biased batch variance and updates ``running = momentum · old + (1 −
+    momentum) · batch``.
     https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
     dtype = call.tensor(0).dtype

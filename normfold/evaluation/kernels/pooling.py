@@ -60,7 +60,8 @@ def _max_indices(x: Array, padded: Array, windows: Windows, *, column_major: boo
     strides = np.cumprod([1, *(spatial[:-1] if column_major else spatial[:0:-1])])
     strides = strides if column_major else strides[::-1]
     grids = [
-        np.arange(out).reshape(-1, *[1] * (len(spatial) - axis - 1)) * windows.strides[axis] - windows.begin[axis]
+        np.arange(out).reshape(-1, *[1] * (len(spatial) - axis - 1)) * windows.strides[axis]
+        - windows.begin[axis]
         for axis, out in enumerate(windows.output)
     ]
     for tap in itertools.product(*(windows.taps(axis) for axis in range(len(spatial)))):
@@ -75,14 +76,14 @@ def _max_indices(x: Array, padded: Array, windows: Windows, *, column_major: boo
         best = np.where(better, value, best)
         found = np.where(better, position, found)
     images = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * len(spatial))
-    return found + images * int(np.prod(spatial))
+    return np.asarray(found + images * int(np.prod(spatial)))
 
 
 def average_pool(call: NodeCall) -> Sequence[Array]:
     """AveragePool. X is [N, C, *S].
 
-    The divisor counts real cells, or with count_include_pad also the cells of ``pads``; the overhang that ceil_mode
-    adds behind them is never counted. https://onnx.ai/onnx/operators/onnx__AveragePool.html
+    The divisor counts real cells, or with count_include_pad also the cells of ``pads``; the overhang that
+    ceil_mode adds behind them is never counted. https://onnx.ai/onnx/operators/onnx__AveragePool.html
     """
     x = call.tensor(0)
     windows = _windows(call, x)

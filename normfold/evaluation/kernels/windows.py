@@ -87,9 +87,7 @@ def resolve_windows(
         begin.append(head)
         end.append(tail)
         output.append(max(out, 0))
-    return Windows(
-        tuple(kernel), tuple(strides), tuple(dilations), tuple(begin), tuple(end), tuple(output)
-    )
+    return Windows(tuple(kernel), tuple(strides), tuple(dilations), tuple(begin), tuple(end), tuple(output))
 
 
 def pad_spatial(x: Array, windows: Windows, fill: Any) -> Array:
