@@ -16,6 +16,7 @@ from normfold.evaluation.kernels import (
     quantization,
     recurrent,
     resizing,
+    sampling,
 )
 
 KERNELS: dict[tuple[str, str], Kernel] = {
@@ -33,6 +34,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
         quantization,
         recurrent,
         resizing,
+        sampling,
     )
     for key, kernel in module.KERNELS.items()
 }

@@ -83,7 +83,7 @@ def _nearest(coordinates: Array, mode: str, shrinks: bool) -> Array:
     return chosen.astype(np.int64)
 
 
-def _cubic_weight(distance: Array, a: float) -> Array:
+def cubic_weight(distance: Array, a: float) -> Array:
     """Keys' cubic convolution kernel."""
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
@@ -103,7 +103,7 @@ def _interpolation(
     if mode == "linear":
         weights = np.clip(1 - np.abs(distance), 0, 1)
     else:
-        weights = _cubic_weight(distance, call.number("cubic_coeff_a", -0.75))
+        weights = cubic_weight(distance, call.number("cubic_coeff_a", -0.75))
     if call.integer("exclude_outside", 0):
         weights = np.where((indices < 0) | (indices >= axis.size), 0, weights)
         weights = weights / weights.sum(axis=1, keepdims=True)
