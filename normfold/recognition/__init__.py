@@ -1,0 +1,1 @@
+"""What nodes mean, however they are spelled."""

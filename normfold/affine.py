@@ -1,0 +1,155 @@
+"""The one thing that travels: ``y = scale ⊙ x + shift`` with constants, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A constant affine on a value of rank r.
+
+    Attributes:
+        scale: shape of rank r; each dimension is 1 or the value's own size on that axis.
+        shift: likewise; the two need not have the same shape.
+    """
+
+    scale: Array64
+    shift: Array64
+
+    def __post_init__(self) -> None:
+        if self.scale.ndim != self.shift.ndim:
+            raise ValueError(f"scale has rank {self.scale.ndim}, shift has rank {self.shift.ndim}")
+
+    @classmethod
+    def of(cls, scale: Array64 | float = 1.0, shift: Array64 | float = 0.0, *, rank: int) -> Affine:
+        """Build from arrays that broadcast against a value of rank ``rank`` (trailing axes aligned)."""
+        return cls(_collapse(_to_rank(scale, rank)), _collapse(_to_rank(shift, rank)))
+
+    @classmethod
+    def on_axis(cls, scale: Array64 | float, shift: Array64 | float, *, axis: int, rank: int) -> Affine:
+        """Build from one number per index of ``axis`` (arrays of shape [C])."""
+        return cls.of(along(scale, axis, rank), along(shift, axis, rank), rank=rank)
+
+    @property
+    def rank(self) -> int:
+        return self.scale.ndim
+
+    @property
+    def has_scale(self) -> bool:
+        return not (self.scale.size == 1 and self.scale.item() == 1.0)
+
+    @property
+    def has_shift(self) -> bool:
+        return not (self.shift.size == 1 and self.shift.item() == 0.0)
+
+    @property
+    def is_identity(self) -> bool:
+        return not self.has_scale and not self.has_shift
+
+    @property
+    def scale_axes(self) -> tuple[int, ...]:
+        """Axes that the scale varies on."""
+        return varying_axes(self.scale)
+
+    @property
+    def shift_axes(self) -> tuple[int, ...]:
+        """Axes that the shift varies on."""
+        return varying_axes(self.shift)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes that either varies on."""
+        return tuple(sorted({*self.scale_axes, *self.shift_axes}))
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
+
+    @property
+    def elements(self) -> int:
+        """Number of constants that it takes to write it down."""
+        return (self.scale.size if self.has_scale else 0) + (self.shift.size if self.has_shift else 0)
+
+    def only_scale(self) -> Affine:
+        return Affine(self.scale, np.zeros((1,) * self.rank))
+
+    def only_shift(self) -> Affine:
+        return Affine(np.ones((1,) * self.rank), self.shift)
+
+    def shift_first(self) -> Affine | None:
+        """The shift ``t/s`` that, applied before the scale, gives the same affine; ``None`` where s = 0."""
+        if not self.scale.all():
+            return None
+        with np.errstate(over="ignore"):
+            return Affine.of(1.0, self.shift / self.scale, rank=self.rank)
+
+    def then(self, outer: Affine) -> Affine:
+        """``outer(self(x))``."""
+        return Affine.of(outer.scale * self.scale, outer.scale * self.shift + outer.shift, rank=self.rank)
+
+    def same_as(self, other: Affine) -> bool:
+        return (
+            self.rank == other.rank
+            and self.scale.shape == other.scale.shape
+            and self.shift.shape == other.shift.shape
+            and bool((self.scale == other.scale).all() and (self.shift == other.shift).all())
+        )
+
+    def channel(self, axis: int, size: int) -> tuple[Array64, Array64]:
+        """Scale and shift as vectors of shape [size] on ``axis``; every other axis must be 1."""
+        return vector(self.scale, axis, size), vector(self.shift, axis, size)
+
+    def apply(self, x: Array64) -> Array64:
+        return self.scale * x + self.shift
+
+
+def varying_axes(array: Array64) -> tuple[int, ...]:
+    return tuple(axis for axis, size in enumerate(array.shape) if size != 1)
+
+
+def along(values: Array64 | float, axis: int, rank: int) -> Array64:
+    """Lay a vector of shape [C] along ``axis`` of a rank-``rank`` array; a scalar stays uniform."""
+    vector_ = np.asarray(values, dtype=np.float64)
+    if vector_.size == 1:
+        return vector_.reshape((1,) * rank)
+    shape = [1] * rank
+    shape[axis] = vector_.size
+    return vector_.reshape(shape)
+
+
+def vector(array: Array64, axis: int, size: int) -> Array64:
+    """The values on ``axis`` as a vector of shape [size]."""
+    return np.broadcast_to(array.reshape(-1), (size,))
+
+
+def move_axes(array: Array64, sources: Sequence[int | None]) -> Array64:
+    """Re-index: axis i of the result is axis ``sources[i]`` of ``array`` (``None``: size 1)."""
+    kept = [axis for axis in sources if axis is not None]
+    dropped = [axis for axis in range(array.ndim) if axis not in kept]
+    compact = array.transpose(kept + dropped).reshape([array.shape[axis] for axis in kept])
+    shape = iter(compact.shape)
+    return compact.reshape([1 if axis is None else next(shape) for axis in sources])
+
+
+def _to_rank(values: Array64 | float, rank: int) -> Array64:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim > rank:
+        array = array.reshape(array.shape[array.ndim - rank :])
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def _collapse(array: Array64) -> Array64:
+    """Shrink every axis along which nothing varies to size 1."""
+    for axis, size in enumerate(array.shape):
+        if size > 1:
+            first = array.take([0], axis=axis)
+            if (array == first).all():
+                array = first
+    return array

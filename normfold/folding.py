@@ -1,0 +1,277 @@
+"""The fold of a model in memory: prepare, recognise, plan, rewrite. No files, no verification."""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from normfold.affine import Array64
+from normfold.options import FoldOptions
+from normfold.planning.cost import Elements
+from normfold.planning.operators import TABLE
+from normfold.planning.plan import Plan
+from normfold.planning.routes import Planner
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.chains import Chain, Unreadable, find_chains
+from normfold.recognition.normalisations import kept_site, kind_of
+from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
+from normfold.refusal import Refused
+from normfold.reporting.report import Action, Site
+from normfold.rewriting.apply import apply_plan
+from normfold.rewriting.bypass import bypass_no_ops
+from normfold.rewriting.expressions import evaluate_expressions
+from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
+from normfold.rewriting.lowering import is_bias, lower, shortens
+from normfold.rewriting.raising import raise_chain
+
+# Each pass removes at least one affine or is the last; this only bounds a defect.
+_MOST_PASSES = 20
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a fold made of a model.
+
+    Attributes:
+        original: the model that was folded, with local functions inlined.
+        model: the folded model.
+        exact: initializers of ``model`` that were edited, in float64 before rounding, by name.
+        sites: every normalisation and constant affine of ``original``, and what became of it.
+        changed: whether ``model`` differs from ``original``.
+        provenance: per removed site its name, rule and original statistics.
+    """
+
+    original: ir.Model
+    model: ir.Model
+    exact: Mapping[str, Callable[[], Array64]]
+    sites: list[Site]
+    changed: bool
+    provenance: list[dict[str, Any]]
+
+
+def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
+    """Fold every constant affine of ``model`` that can be folded exactly. The argument is not changed."""
+    original = model.clone()
+    if original.functions:
+        original = InlinePass()(original).model
+    work = original.clone()
+    folder = _Folder(work, options or FoldOptions())
+    folder.run()
+    return Folded(
+        original=original,
+        model=work,
+        exact=folder.exact(),
+        sites=folder.sites,
+        changed=any(site.action != "kept" for site in folder.sites) or folder.frozen,
+        provenance=folder.provenance(),
+    )
+
+
+def refold(model: ir.Model) -> tuple[ir.Model, Mapping[str, Callable[[], Array64]]]:
+    """The folded model and its exact constants: what the proof asks for when it tries a region with other weights."""
+    folded = fold_model(model)
+    return folded.model, folded.exact
+
+
+class _Folder:
+    def __init__(self, model: ir.Model, options: FoldOptions) -> None:
+        self._options = options
+        self._spared = unused(model)
+        self._workspace = Workspace(model, freeze_initializers=options.freeze_initializers)
+        self._records: list[SiteRecord] = []
+        self.sites: list[Site] = []
+        self.frozen = False
+
+    def run(self) -> None:
+        bypass_no_ops(self._workspace)
+        virtuals = self._raise()
+        self._plan(virtuals)
+        self._lower()
+        self._evaluate_expressions()
+        self._finish()
+
+    def _raise(self) -> list[ir.Node]:
+        virtuals = []
+        for graph in list(self._workspace.model.graphs()):
+            for found in list(find_chains(graph, self._workspace)):
+                if isinstance(found, Unreadable):
+                    self._keep_unreadable(found)
+                else:
+                    virtuals.append(self._raise_chain(found))
+            for node in graph:
+                kind = kind_of(node.domain, node.op_type)
+                if kind is not None:
+                    self.sites.append(kept_site(node.outputs[0].name or "", kind, node.op_type))
+        return virtuals
+
+    def _raise_chain(self, chain: Chain) -> ir.Node:
+        node = raise_chain(chain, self._workspace)
+        self._records.extend(virtual(node).records)
+        return node
+
+    def _keep_unreadable(self, found: Unreadable) -> None:
+        node, refusal = found.node, found.refusal
+        kind = "batchnorm" if node.op_type == "BatchNormalization" else "affine"
+        self.sites.append(
+            Site(
+                node.outputs[0].name or "",
+                kind,
+                "kept",
+                code=refusal.code,
+                reason=refusal.detail,
+                nodes=(node.op_type,),
+            )
+        )
+
+    def _plan(self, virtuals: list[ir.Node]) -> None:
+        table = {op: entry for op, entry in TABLE.items() if rule_of(op) not in self._options.skip}
+        planner = Planner(self._workspace, table)
+        waiting = list(virtuals)
+        for _ in range(_MOST_PASSES):
+            refused: list[ir.Node] = []
+            progress = False
+            queue = deque(waiting)
+            while queue:
+                site = queue.popleft()
+                if site.graph is None:
+                    continue
+                plan = self._try(planner, site)
+                if plan is None:
+                    refused.append(site)
+                    continue
+                progress = True
+                self._note(site, plan)
+                queue.extend(apply_plan(plan, self._workspace))
+            waiting = list(dict.fromkeys(refused))
+            if not progress:
+                return
+
+    def _try(self, planner: Planner, site: ir.Node) -> Plan | None:
+        content = virtual(site)
+        if any(record.name in self._options.keep for record in content.records):
+            refusal = Refused("NF120", "it was asked to stay")
+        else:
+            try:
+                if content.affine.is_identity:
+                    return None
+                return planner.plan(site)
+            except Refused as caught:
+                refusal = caught
+        for record in content.records:
+            record.code, record.reason = refusal.code, refusal.detail
+        return None
+
+    def _note(self, site: ir.Node, plan: Plan) -> None:
+        """Write down what happens to the sites that this virtual node carries."""
+        absorbers = [n for walk in plan.walks for n, crossing in walk.crossings.items() if crossing.constants]
+        takers = [n for walk in plan.walks for n in walk.composed]
+        stays = [d for d in plan.deposits if not d.free]
+        for record in virtual(site).records:
+            record.into = [*absorbers, *takers]
+            record.rule = "+".join(
+                sorted({rule_of(n.op_type) for n in absorbers} or {"compose" if takers else "move"})
+            )
+            record.code = record.reason = None
+            if stays or plan.route.rest is not None:
+                record.action = "moved"
+                record.elements = self._elements(site, plan)
+            else:
+                record.action = "folded" if absorbers else "merged"
+
+    def _elements(self, site: ir.Node, plan: Plan) -> tuple[int, int] | None:
+        before, after = Elements(), Elements()
+        before.add(self._workspace.dims(site.outputs[0]))
+        for deposit in plan.deposits:
+            after.add(self._workspace.dims(deposit.value))
+        if plan.route.rest is not None:
+            after.add(self._workspace.dims(site.outputs[0]))
+        if before.number is None or after.number is None:
+            return None
+        return before.number, after.number
+
+    def _lower(self) -> None:
+        for graph in self._workspace.model.graphs():
+            for node in list(graph):
+                if is_virtual(node):
+                    self._lower_one(node)
+
+    def _lower_one(self, node: ir.Node) -> None:
+        content = virtual(node)
+        bias = is_bias(node, self._workspace)
+        kept = [record for record in content.records if record.action == "kept"]
+        merges = not content.touched and shortens(content) and not self._options.keep & {r.name for r in kept}
+        content.touched = content.touched or merges
+        made = lower(node, self._workspace)
+        for record in kept:
+            record.silent = bias and len(record.operators) == 1
+            if merges or len(made) < len(record.operators):
+                record.action, record.rule, record.into = "merged", "compose", made
+
+    def _evaluate_expressions(self) -> None:
+        for name, operators in evaluate_expressions(self._workspace):
+            self.sites.append(Site(name, "constant", "folded", rule="constant-expression", nodes=operators))
+
+    def _finish(self) -> None:
+        model, workspace = self._workspace.model, self._workspace
+        sweep(model, self._spared, workspace.overridable)
+        if self._options.freeze_initializers:
+            self.frozen = _freeze(model)
+        settle_names(model)
+        list_as_inputs(model, workspace)
+        self.sites.extend(_site(record) for record in self._records if not record.silent)
+
+    def exact(self) -> dict[str, Callable[[], Array64]]:
+        return {
+            v.name: constant.compute
+            for v, constant in self._workspace.constants.exact.items()
+            if v.is_initializer() and v.name is not None
+        }
+
+    def provenance(self) -> list[dict[str, Any]]:
+        return [
+            {"site": r.name, "rule": r.rule, **_encoded(r.statistics or {})}
+            for r in self._records
+            if r.action != "kept"
+        ]
+
+
+def rule_of(op_type: str) -> str:
+    """The name of an operator's rule in reports and in ``--skip``: ``Conv`` is ``conv``."""
+    return op_type.lower()
+
+
+def _site(record: SiteRecord) -> Site:
+    return Site(
+        record.name,
+        record.kind,
+        cast("Action", record.action),
+        rule=record.rule,
+        into=tuple(dict.fromkeys(n.outputs[0].name or "" for n in record.into if n.graph is not None)),
+        code=record.code,
+        reason=record.reason,
+        nodes=record.operators,
+        elements=record.elements,
+    )
+
+
+def _encoded(statistics: dict[str, object]) -> dict[str, Any]:
+    """Arrays as base64 of little-endian float32: a model with a thousand layers stays readable."""
+    return {
+        name: base64.b64encode(v.astype("<f4").tobytes()).decode() if isinstance(v, np.ndarray) else v
+        for name, v in statistics.items()
+    }
+
+
+def _freeze(model: ir.Model) -> bool:
+    inputs = model.graph.inputs
+    frozen = [v for v in inputs if v.is_initializer()]
+    for value in frozen:
+        inputs.remove(value)
+    return bool(frozen)

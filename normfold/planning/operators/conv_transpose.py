@@ -1,0 +1,86 @@
+"""ConvTranspose of any rank: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html
+
+X [N, Cin, *spatial], W [Cin, O/G, *kernel] (grouped along the *input* channels), B [O], Y [N, O, *spatial'].
+
+Backward: output channel ``o = g·O/G + m`` is written by W[i, m] for the inputs i of group g: ``W'[i, m] = s[g(i)·O/G + m]·W[i, m]``.
+Forward: ``W'[i] = s[i]·W[i]``; a shift only where every output position sums the same taps (kernel 1, stride 1, no padding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from normfold.affine import Affine
+from normfold.planning.crossing import Crossing, NodeView, Operator, require_axes
+from normfold.planning.operators.conv import add_bias
+from normfold.preparation.constants import Constant64
+from normfold.refusal import Refused
+
+
+class ConvTranspose(Operator):
+    op_types = ("ConvTranspose",)
+
+    def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
+        affine = wanted[0]
+        weight = node.weight(1)
+        groups = node.int_attribute("group", 1)
+        in_channels, per_group = weight.shape[:2]
+        require_axes(affine.scale, {1}, "scale", node)
+        require_axes(affine.shift, {1}, "shift", node)
+        scale, shift = affine.channel(1, per_group * groups)
+        constants = {}
+        if affine.has_scale:
+            factor = np.repeat(scale.reshape(groups, per_group), in_channels // groups, axis=0)
+            factor = factor.reshape(in_channels, per_group, *(1 for _ in weight.shape[2:]))
+            constants[1] = weight.map(lambda w: w * factor)
+        if node.has(2):
+            constants[2] = node.weight(2, "bias").map(lambda b: b * scale + shift)
+        elif affine.has_shift:
+            constants[2] = Constant64.of(shift, weight.dtype)
+        return Crossing(constants=constants)
+
+    def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        affine = given.get(0)
+        if affine is None or len(given) > 1:
+            raise Refused("NF115", f"the weight of ConvTranspose {node.name!r} is computed at run time")
+        weight = node.weight(1)
+        groups = node.int_attribute("group", 1)
+        in_channels, per_group = weight.shape[:2]
+        require_axes(affine.scale, {1}, "scale", node)
+        require_axes(affine.shift, {1}, "shift", node)
+        scale, shift = affine.channel(1, in_channels)
+        constants = {}
+        if affine.has_scale:
+            factor = scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+            constants[1] = weight.map(lambda w: w * factor)
+        if affine.has_shift:
+            if not _is_pointwise(node, weight.shape[2:]):
+                raise Refused(
+                    "NF116", f"ConvTranspose {node.name!r} sums a different number of taps at its borders"
+                )
+            added = weight.map(
+                lambda w: (
+                    (w.reshape(groups, in_channels // groups, per_group) * shift.reshape(groups, -1, 1))
+                    .sum(1)
+                    .reshape(-1)
+                ),
+                (per_group * groups,),
+            )
+            constants[2] = add_bias(node, added)
+        return Crossing(constants=constants)
+
+
+def _is_pointwise(node: NodeView, kernel: tuple[int, ...]) -> bool:
+    ones = [1] * len(kernel)
+    return (
+        list(kernel) == ones
+        and (node.ints_attribute("strides") or ones) == ones
+        and not any(node.ints_attribute("pads") or [])
+        and not any(node.ints_attribute("output_padding") or [])
+        and not node.has_attribute("output_shape")
+    )
+
+
+OPERATORS: tuple[Operator, ...] = (ConvTranspose(),)

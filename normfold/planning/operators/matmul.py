@@ -1,0 +1,142 @@
+"""MatMul with a constant on either side, N-D: https://onnx.ai/onnx/operators/onnx__MatMul.html
+
+``Y[…, M, N] = A[…, M, K] @ B[…, K, N]``, batch axes broadcast (numpy.matmul).
+
+Backward: a scale on the constant's free axis (N for B, M for A) or on its batch axes goes into the constant; a scale on axes that
+only the other operand has crosses to that operand. MatMul has no bias: a shift stays behind it.
+Forward on A: a scale along K is ``B'[k] = s[k]·B[k]``; a shift along K leaves ``t @ B`` on the output, one number per n.
+With two computed operands a uniform scale goes to the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from normfold.affine import Affine, Array64, varying_axes
+from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.refusal import Refused
+
+_A, _B = 0, 1
+
+
+class MatMul(Operator):
+    op_types = ("MatMul",)
+
+    def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
+        affine = wanted[0]
+        if not affine.has_shift:
+            return self._scaled(node, affine.scale)
+        rest = {0: affine.only_shift()}
+        if not affine.has_scale:
+            return Crossing(leaves=rest)
+        return dataclasses.replace(self._scaled(node, affine.scale), leaves=rest)
+
+    def _scaled(self, node: NodeView, scale: Array64) -> Crossing:
+        slot = next((slot for slot in (_B, _A) if node.constant(slot) is not None), None)
+        if slot is None:
+            return self._uniform(node, scale)
+        weight = node.constant(slot)
+        assert weight is not None
+        if len(weight.shape) < 2:
+            if scale.size == 1:
+                return Crossing(constants={slot: weight.map(lambda w: w * scale.reshape(()))})
+            raise Refused("NF110", f"the constant of MatMul {node.name!r} is a vector and has no free axis")
+        owned = self._owned_axes(weight.shape, slot, scale.ndim)
+        axes = varying_axes(scale)
+        if all(axis in owned for axis in axes):
+            factor = self._factor(scale, weight.shape, slot)
+            return Crossing(constants={slot: weight.map(lambda w: w * factor)})
+        other = 1 - slot
+        rank = node.rank(other)
+        free = scale.ndim - 2 if other == _A else scale.ndim - 1
+        if (
+            rank < 2
+            or any(axis != free and axis >= scale.ndim - 2 for axis in axes)
+            or any(axis < scale.ndim - rank for axis in axes)
+        ):
+            raise Refused(
+                "NF110", f"the scale varies on an axis that no operand of MatMul {node.name!r} has alone"
+            )
+        return Crossing(
+            affines={other: Affine.of(scale.reshape(scale.shape[scale.ndim - rank :]), rank=rank)}
+        )
+
+    def _uniform(self, node: NodeView, scale: Array64) -> Crossing:
+        if scale.size != 1:
+            node.weight(_B)
+            raise Refused("NF115", f"both operands of MatMul {node.name!r} are computed at run time")
+        return Crossing(affines={_A: Affine.of(float(scale.item()), rank=node.rank(_A))})
+
+    def _owned_axes(self, shape: tuple[int, ...], slot: int, rank: int) -> set[int]:
+        """Axes of Y that the constant in ``slot`` has, none of them merely broadcast."""
+        free = rank - 1 if slot == _B else rank - 2
+        batch = {rank - 1 - i for i, size in enumerate(reversed(shape)) if i >= 2 and size != 1}
+        return {free, *batch}
+
+    def _factor(self, scale: Array64, shape: tuple[int, ...], slot: int) -> Array64:
+        """Y's scale aligned with the stored constant: its free axis and its batch axes."""
+        return scale.reshape(scale.shape[scale.ndim - len(shape) :])
+
+    def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        if len(given) == 2:
+            return self._both(node, given)
+        ((slot, affine),) = given.items()
+        other = 1 - slot
+        weight = node.constant(other)
+        if weight is None:
+            if affine.has_shift or affine.scale.size != 1:
+                node.weight(other, "other operand")
+            return self._cross(node, affine)
+        if len(weight.shape) < 2 or affine.rank < 2:
+            raise Refused("NF110", f"an operand of MatMul {node.name!r} is a vector")
+        contracted = affine.rank - 1 if slot == _A else affine.rank - 2
+        output = node.output_dims()
+        rank = max(affine.rank, len(weight.shape)) if output is None else len(output)
+        outside = [axis for axis in affine.scale_axes if axis != contracted]
+        if outside and contracted in affine.scale_axes:
+            raise Refused(
+                "NF110", f"the scale varies on the contracted and another axis of MatMul {node.name!r}"
+            )
+        if any(axis != contracted for axis in affine.shift_axes):
+            raise Refused("NF110", f"the shift varies on a free axis of MatMul {node.name!r}")
+        constants = {}
+        out_scale: Array64 | float = 1.0
+        if outside:
+            out_scale = affine.scale
+        elif affine.has_scale:
+            length = weight.shape[-2] if slot == _A else weight.shape[-1]
+            factor = np.broadcast_to(affine.scale.reshape(-1), (length,))
+            factor = factor.reshape(-1, 1) if slot == _A else factor
+            constants[other] = weight.map(lambda w: w * factor)
+        out_shift: Array64 | float = 0.0
+        if affine.has_shift:
+            values = weight.compute()
+            shift = affine.shift.reshape(-1)
+            if slot == _A:
+                out_shift = (values * np.broadcast_to(shift, (values.shape[-2],)).reshape(-1, 1)).sum(
+                    -2, keepdims=True
+                )
+            else:
+                out_shift = (values * np.broadcast_to(shift, (values.shape[-1],))).sum(-1, keepdims=True)
+        return Crossing(affines={0: Affine.of(out_scale, out_shift, rank=rank)}, constants=constants)
+
+    def _cross(self, node: NodeView, affine: Affine) -> Crossing:
+        output = node.output_dims()
+        if output is None:
+            raise Refused("NF112", f"the rank of {node.name!r} is not known")
+        return Crossing(affines={0: Affine.of(float(affine.scale.item()), rank=len(output))})
+
+    def _both(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        if any(a.has_shift or a.scale.size != 1 for a in given.values()):
+            raise Refused("NF115", f"both operands of MatMul {node.name!r} are computed at run time")
+        output = node.output_dims()
+        if output is None:
+            raise Refused("NF112", f"the rank of {node.name!r} is not known")
+        product = float(given[_A].scale.item()) * float(given[_B].scale.item())
+        return Crossing(affines={0: Affine.of(product, rank=len(output))})
+
+
+OPERATORS: tuple[Operator, ...] = (MatMul(),)

@@ -1,0 +1,160 @@
+"""Which way an affine goes: backward, forward, split, or to where it costs least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from normfold.affine import Affine
+from normfold.planning.cost import Elements
+from normfold.planning.crossing import NodeView
+from normfold.planning.plan import Plan, Route, Walk
+from normfold.planning.ranges import check_ranges, safe_shift
+from normfold.planning.walk import Table, walk_backward, walk_forward
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.virtual import virtual
+from normfold.refusal import Refused
+
+# What says least about a site: used only when no other refusal is at hand.
+_UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
+
+
+class Planner:
+    """Finds the cheapest exact way to remove the affine of a virtual node. Changes nothing."""
+
+    def __init__(self, workspace: Workspace, table: Table) -> None:
+        self._workspace = workspace
+        self._table = table
+
+    def plan(self, site: ir.Node) -> Plan:
+        """The plan for one virtual node.
+
+        Raises:
+            Refused: with the reason that says most, if every route is barred.
+        """
+        refusals: list[Refused] = []
+        best: tuple[Elements, Plan] | None = None
+        before = self._cost_before(site)
+        for route in self._routes(site, refusals):
+            try:
+                plan = self._follow(site, route)
+                self._check(plan)
+            except Refused as refusal:
+                refusals.append(refusal)
+                continue
+            after = self._cost_after(plan)
+            if plan.route.rest is None and all(d.free for d in plan.deposits):
+                if after.at_most(self._plus_composed(before, plan)):
+                    return plan
+                refusals.append(Refused("NF122", "where it could go it would touch more elements"))
+            elif after.below(self._plus_composed(before, plan)) and (best is None or after.below(best[0])):
+                best = after, plan
+        if best is not None:
+            return best[1]
+        raise _most_specific(refusals)
+
+    def _routes(self, site: ir.Node, refusals: list[Refused]) -> Iterator[Route]:
+        """Ways to try, the cheapest first: without anything left over, then with deposits on the way."""
+        affine = virtual(site).affine
+        both = affine.has_scale and affine.has_shift
+        early: Affine | None = None
+        if both:
+            try:
+                early = self._early_shift(site, affine)
+            except Refused as refusal:
+                refusals.append(refusal)
+        scale, shift = affine.only_scale(), affine.only_shift()
+        for deposit in (False, True):
+            yield Route(affine, None, None, deposit)
+            yield Route(None, affine, None, deposit)
+            if both:
+                yield Route(scale, shift, None, deposit)
+                yield Route(scale, None, shift, deposit)
+                yield Route(None, shift, scale, deposit)
+            if early is not None:
+                yield Route(early, scale, None, deposit)
+                yield Route(None, scale, early, deposit)
+                yield Route(early, None, scale, deposit)
+
+    def _follow(self, site: ir.Node, route: Route) -> Plan:
+        walks: list[Walk] = []
+        if route.back is not None:
+            x = site.inputs[0]
+            assert x is not None
+            walks.append(
+                walk_backward(x, (site, 0), route.back, self._workspace, self._table, deposit=route.deposit)
+            )
+        if route.ahead is not None:
+            walks.append(
+                walk_forward(
+                    site.outputs[0], route.ahead, self._workspace, self._table, deposit=route.deposit
+                )
+            )
+        return Plan(site, tuple(walks), route)
+
+    def _early_shift(self, site: ir.Node, affine: Affine) -> Affine:
+        """The shift as it is in front of the scale: ``t / s``."""
+        early = affine.shift_first()
+        if early is None:
+            raise Refused(
+                "NF127", "its scale is zero somewhere, so its shift cannot be applied in front of it"
+            )
+        dtype = self._workspace.shapes.dtype(site.outputs[0])
+        if dtype is not None and not safe_shift(early.shift, dtype):
+            raise Refused(
+                "NF111", f"its shift divided by its scale would leave the range of {dtype.name.lower()}"
+            )
+        return early
+
+    def _check(self, plan: Plan) -> None:
+        for walk in plan.walks:
+            for node, crossing in walk.crossings.items():
+                check_ranges(NodeView(node, self._workspace), crossing)
+
+    def _cost_before(self, site: ir.Node) -> Elements:
+        cost = Elements()
+        self._charge(cost, site.outputs[0], virtual(site).affine)
+        return cost
+
+    def _plus_composed(self, before: Elements, plan: Plan) -> Elements:
+        cost = before.copy()
+        for walk in plan.walks:
+            for node in walk.composed:
+                self._charge(cost, node.outputs[0], virtual(node).affine)
+        return cost
+
+    def _cost_after(self, plan: Plan) -> Elements:
+        cost = Elements()
+        if plan.route.rest is not None:
+            self._charge(cost, plan.site.outputs[0], plan.route.rest)
+        for deposit in plan.deposits:
+            if not deposit.free:
+                self._charge(cost, deposit.value, deposit.affine)
+        for walk in plan.walks:
+            for node, affine in walk.composed.items():
+                self._charge(cost, node.outputs[0], affine)
+        return cost
+
+    def _charge(self, cost: Elements, value: ir.Value, affine: Affine) -> None:
+        cost.add(self._workspace.dims(value), passes(affine), unknown=value.name or "?")
+
+
+def passes(affine: Affine) -> int:
+    """Elementwise passes over the value that the affine takes when it is spelled out.
+
+    One for a scale or a shift alone, or for both per channel (a BatchNormalization); two otherwise.
+    """
+    if affine.is_identity:
+        return 0
+    both = affine.has_scale and affine.has_shift
+    return 2 if both and not is_batchnorm(affine) else 1
+
+
+def is_batchnorm(affine: Affine) -> bool:
+    """Whether one BatchNormalization can say it: constants vary on the channel axis 1 only."""
+    return affine.rank >= 2 and set(affine.axes) <= {1}
+
+
+def _most_specific(refusals: list[Refused]) -> Refused:
+    return next((r for r in refusals if r.code not in _UNSPECIFIC), refusals[0])

@@ -1,0 +1,292 @@
+"""The walk of an affine over the graph, backward to producers or forward to readers.
+
+Requests are collected per use (node and input slot), and a node is asked only when everything that can reach it has been met:
+backward in reverse topological order, forward in topological order. So diamonds need no special case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.affine import Affine
+from normfold.planning.cost import Elements
+from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.plan import Deposit, Use, Walk
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.virtual import is_virtual, virtual
+from normfold.refusal import Refused
+
+Table = Mapping[str, Operator]
+
+# Keeps planning linear in the number of sites; real affines are absorbed within a few dozen nodes.
+_LONGEST_WALK = 256
+
+
+class _Queue:
+    """Nodes in topological order (or its reverse), each once."""
+
+    def __init__(self, key: Callable[[ir.Node], float]) -> None:
+        self._key = key
+        self._heap: list[tuple[float, int, ir.Node]] = []
+        self._seen: set[ir.Node] = set()
+
+    def push(self, node: ir.Node) -> None:
+        if node not in self._seen:
+            self._seen.add(node)
+            heapq.heappush(self._heap, (self._key(node), len(self._seen), node))
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def pop(self) -> ir.Node:
+        return heapq.heappop(self._heap)[2]
+
+
+def walk_backward(
+    value: ir.Value,
+    use: Use,
+    affine: Affine,
+    workspace: Workspace,
+    table: Table,
+    *,
+    deposit: bool = False,
+) -> Walk:
+    """Ask the producer of ``value`` to produce ``affine(value)`` for the reader ``use``.
+
+    With ``deposit``, a part that nothing takes stays where it was refused.
+
+    Raises:
+        Refused: where it cannot be absorbed exactly.
+    """
+    walk = Walk(forward=False)
+    asked: dict[ir.Value, dict[Use, Affine]] = {value: {use: affine}}
+    queue = _Queue(lambda node: -workspace.position(node))
+
+    def request(target: ir.Value, reader: Use, wanted: Affine) -> None:
+        asked.setdefault(target, {})[reader] = wanted
+        producer = target.producer()
+        if producer is None or producer.graph is not reader[0].graph:
+            refuse([target], _no_producer(target, workspace))
+        else:
+            queue.push(producer)
+
+    def refuse(values: Iterable[ir.Value], refusal: Refused) -> None:
+        if not deposit:
+            raise refusal
+        for target in values:
+            if target is value:
+                raise refusal
+            for wanted, uses in _grouped(asked.pop(target)):
+                walk.deposits.append(Deposit(target, uses, wanted))
+
+    request(value, use, affine)
+    while queue:
+        node = queue.pop()
+        outputs = [v for v in node.outputs if v in asked]
+        if not outputs:
+            continue
+        try:
+            if len(walk.crossings) > _LONGEST_WALK:
+                raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
+            wanted = {_index(v): _agreed(v, asked[v]) for v in outputs}
+            if is_virtual(node):
+                walk.composed[node] = _compose(virtual(node).affine, wanted[0], wanted[0])
+                walk.renamed.extend(outputs)
+                continue
+            view = NodeView(node, workspace)
+            crossing = _entry(view, table).backward(view, wanted)
+            crossing, requests = _take_constants(view, crossing)
+            if deposit and _enlarges([v for v, _, _ in requests], outputs, workspace):
+                raise Refused(
+                    "NF122", f"it would touch more elements in front of {node.op_type} {view.name!r}"
+                )
+        except Refused as refusal:
+            refuse(outputs, refusal)
+            continue
+        walk.crossings[node] = crossing
+        for index, left in crossing.leaves.items():
+            target = node.outputs[index]
+            if target is value and not crossing.edits_node and not requests:
+                raise Refused("NF118", f"{node.op_type} {view.name!r} has no bias to take the shift")
+            walk.deposits.append(Deposit(target, tuple(asked[target]), left, free=_is_bias(left)))
+        walk.renamed.extend(outputs)
+        for target, slot, asks in requests:
+            request(target, (node, slot), asks)
+    return walk
+
+
+def walk_forward(
+    value: ir.Value, affine: Affine, workspace: Workspace, table: Table, *, deposit: bool = False
+) -> Walk:
+    """Let every reader of ``value`` take ``affine`` over, so that it is no longer applied in front of them.
+
+    Raises:
+        Refused: where a reader cannot absorb it exactly.
+    """
+    walk = Walk(forward=True)
+    given: dict[ir.Node, dict[int, Affine]] = {}
+    queue = _Queue(workspace.position)
+
+    def give(source: ir.Value, brought: Affine) -> None:
+        uses = source.uses()
+        if source.is_graph_output():
+            refuse(
+                source,
+                tuple((u.node, u.idx) for u in uses),
+                brought,
+                Refused("NF105", f"{source.name!r} is a graph output"),
+            )
+            return
+        for reader in uses:
+            if reader.node.graph is not source.graph:
+                refuse(
+                    source,
+                    ((reader.node, reader.idx),),
+                    brought,
+                    Refused("NF104", f"{source.name!r} is read inside a subgraph"),
+                )
+            else:
+                given.setdefault(reader.node, {})[reader.idx] = brought
+                queue.push(reader.node)
+
+    def refuse(source: ir.Value, uses: tuple[Use, ...], brought: Affine, refusal: Refused) -> None:
+        if not deposit or source is value:
+            raise refusal
+        walk.deposits.append(Deposit(source, uses, brought))
+
+    give(value, affine)
+    while queue:
+        node = queue.pop()
+        slots = given[node]
+        try:
+            if len(walk.crossings) > _LONGEST_WALK:
+                raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
+            if is_virtual(node):
+                walk.composed[node] = _compose(slots[0], virtual(node).affine, slots[0])
+                continue
+            view = NodeView(node, workspace)
+            crossing = _entry(view, table).forward(view, slots)
+            outputs = {node.outputs[i]: a for i, a in crossing.affines.items() if not a.is_identity}
+            sources = [v for slot in slots if (v := node.inputs[slot]) is not None]
+            if deposit and outputs and _enlarges(list(outputs), sources, workspace):
+                raise Refused("NF122", f"it would touch more elements behind {node.op_type} {view.name!r}")
+        except Refused as refusal:
+            for slot, brought in slots.items():
+                source = node.inputs[slot]
+                assert source is not None
+                refuse(source, ((node, slot),), brought, refusal)
+            continue
+        walk.crossings[node] = crossing
+        walk.renamed.extend(outputs)
+        for output, brought in outputs.items():
+            give(output, brought)
+    return walk
+
+
+def _entry(view: NodeView, table: Table) -> Operator:
+    operator = table.get(view.op_type) if view.node.domain in ("", "ai.onnx") else None
+    if operator is None:
+        raise Refused("NF114", f"an affine does not cross {view.op_type} {view.name!r}")
+    return operator
+
+
+def _no_producer(value: ir.Value, workspace: Workspace) -> Refused:
+    """Why nothing can be asked to produce ``value``."""
+    if workspace.constants.is_overridable(value):
+        return Refused("NF102", f"{value.name!r} is a graph input with a default that a caller may replace")
+    if value.is_graph_input() and value.graph is workspace.model.graph:
+        return Refused("NF106", f"{value.name!r} is a graph input")
+    return Refused("NF126", f"{value.name!r} comes into the subgraph from outside")
+
+
+def _agreed(value: ir.Value, asks: dict[Use, Affine]) -> Affine:
+    """The one affine that all uses of ``value`` ask for."""
+    if value.is_graph_output():
+        raise Refused("NF105", f"{value.name!r} is a graph output")
+    for reader in value.uses():
+        if (reader.node, reader.idx) not in asks:
+            if reader.node.graph is not value.graph:
+                raise Refused("NF104", f"{value.name!r} is read inside a subgraph")
+            raise Refused("NF103", f"{value.name!r} is also read by {_shown(reader.node)}")
+    first, *others = asks.values()
+    if not all(first.same_as(other) for other in others):
+        raise Refused("NF119", f"the readers of {value.name!r} ask for different affines")
+    return first
+
+
+def _shown(node: ir.Node) -> str:
+    op_type = (
+        virtual(node).records[0].operators[0] if is_virtual(node) and virtual(node).records else node.op_type
+    )
+    return f"{op_type} {node.outputs[0].name!r}"
+
+
+def _compose(inner: Affine, outer: Affine, arriving: Affine) -> Affine:
+    composed = inner.then(outer)
+    resident = outer if arriving is inner else inner
+    if composed.elements > resident.elements + arriving.elements:
+        raise Refused("NF122", "together with its neighbour it would take more constants than both do apart")
+    return composed
+
+
+def _index(value: ir.Value) -> int:
+    index = value.index()
+    assert index is not None
+    return index
+
+
+def _grouped(asks: dict[Use, Affine]) -> list[tuple[Affine, tuple[Use, ...]]]:
+    groups: list[tuple[Affine, list[Use]]] = []
+    for use, affine in asks.items():
+        for other, uses in groups:
+            if other.same_as(affine):
+                uses.append(use)
+                break
+        else:
+            groups.append((affine, [use]))
+    return [(affine, tuple(uses)) for affine, uses in groups]
+
+
+def _take_constants(
+    view: NodeView, crossing: Crossing
+) -> tuple[Crossing, list[tuple[ir.Value, int, Affine]]]:
+    """Constant operands take what they are asked for at once; requests on computed operands remain."""
+    requests, constants = [], dict(crossing.constants)
+    for slot, affine in crossing.affines.items():
+        value = view.value(slot)
+        if value is None or affine.is_identity:
+            continue
+        constant = view.constant(slot)
+        if constant is None:
+            requests.append((value, slot, affine))
+        else:
+            constants[slot] = constant.map(
+                affine.apply, np.broadcast_shapes(constant.shape, *_shapes(affine))
+            )
+    return dataclasses.replace(crossing, constants=constants), requests
+
+
+def _shapes(affine: Affine) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return affine.scale.shape, affine.shift.shape
+
+
+def _enlarges(ahead: list[ir.Value], behind: list[ir.Value], workspace: Workspace) -> bool:
+    """Whether the values ahead may have more elements than those behind."""
+    return not total(ahead, workspace).at_most(total(behind, workspace))
+
+
+def total(values: Iterable[ir.Value], workspace: Workspace) -> Elements:
+    elements = Elements()
+    for value in values:
+        elements.add(workspace.dims(value), unknown=value.name or "?")
+    return elements
+
+
+def _is_bias(affine: Affine) -> bool:
+    """A shift on the last axis behind a MatMul: runtimes fuse it, so it costs nothing."""
+    return not affine.has_scale and all(axis == affine.rank - 1 for axis in affine.shift_axes)

@@ -1,0 +1,67 @@
+"""The working copy of a model, with everything the planner may ask about it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from normfold.preparation.constants import FLOAT_TYPES, Constants
+from normfold.preparation.shapes import Dims, Shapes
+
+
+class Workspace:
+    """A model being folded: its graphs, constants, shapes and the order of its nodes.
+
+    Only ``normfold.rewriting`` changes it.
+    """
+
+    def __init__(self, model: ir.Model, *, freeze_initializers: bool = False) -> None:
+        self.model = model
+        self.opsets = dict(model.opset_imports)
+        self.shapes = Shapes(model)
+        self.overridable = _overridable(model, freeze_initializers)
+        self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype)
+        self._position: dict[ir.Node, float] = {}
+        for graph in model.graphs():
+            for index, node in enumerate(graph):
+                self._position[node] = float(index)
+        self._names = {v.name for graph in model.graphs() for v in _named(graph)}
+
+    @property
+    def opset(self) -> int:
+        return self.opsets.get("", self.opsets.get("ai.onnx", 1))
+
+    def dims(self, value: ir.Value) -> Dims | None:
+        return self.shapes.dims(value)
+
+    def is_float(self, value: ir.Value) -> bool:
+        return self.shapes.dtype(value) in FLOAT_TYPES
+
+    def position(self, node: ir.Node) -> float:
+        """Place in the topological order of the node's own graph."""
+        return self._position[node]
+
+    def place(self, node: ir.Node, position: float) -> None:
+        self._position[node] = position
+
+    def fresh_name(self, stem: str) -> str:
+        """A value name that nothing in the model has."""
+        name, number = stem, 1
+        while name in self._names:
+            name = f"{stem}_{number}"
+            number += 1
+        self._names.add(name)
+        return name
+
+
+def _overridable(model: ir.Model, freeze: bool) -> frozenset[ir.Value]:
+    """Initializers that are also graph inputs: defaults that a caller may replace, from IR version 4 on.
+
+    Before, every initializer had to be listed as an input, and runtimes treat them as constants.
+    """
+    if freeze or (model.ir_version is not None and model.ir_version < 4):
+        return frozenset()
+    return frozenset(v for v in model.graph.inputs if v.is_initializer())
+
+
+def _named(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]

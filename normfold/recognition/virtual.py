@@ -1,0 +1,73 @@
+"""Virtual nodes: one node per affine in the working copy, whatever it was spelled as (docs/decisions/0001)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import onnx_ir as ir
+
+from normfold.affine import Affine
+
+DOMAIN = "normfold.virtual"
+OP_TYPE = "Affine"
+_KEY = "normfold.affine"
+
+
+@dataclass
+class SiteRecord:
+    """One affine of the original model, and what has become of it so far.
+
+    Attributes:
+        name: the value that it produced in the original.
+        kind: ``batchnorm`` or ``affine``.
+        operators: operator types of its nodes, in order.
+        statistics: BatchNormalization parameters for provenance: scale, B, mean, var, epsilon.
+    """
+
+    name: str
+    kind: str
+    operators: tuple[str, ...]
+    action: str = "kept"
+    rule: str | None = None
+    into: list[ir.Node] = field(default_factory=list)
+    code: str | None = None
+    reason: str | None = None
+    elements: tuple[int, int] | None = None
+    statistics: dict[str, object] | None = None
+    silent: bool = False
+
+
+@dataclass
+class VirtualAffine:
+    """What a virtual node stands for.
+
+    Attributes:
+        affine: what it applies now.
+        spelling: the detached nodes that it replaced; empty if it was made by a fold.
+        inputs: the inputs that each of those nodes had.
+        x_slot: the input slot of the first of them that took x.
+        records: the sites of the original model whose affine it carries.
+        touched: whether ``affine`` differs from what ``spelling`` says.
+    """
+
+    affine: Affine
+    spelling: tuple[ir.Node, ...] = ()
+    inputs: tuple[tuple[ir.Value | None, ...], ...] = ()
+    x_slot: int = 0
+    records: list[SiteRecord] = field(default_factory=list)
+    touched: bool = False
+
+
+def is_virtual(node: ir.Node | None) -> bool:
+    return node is not None and node.domain == DOMAIN
+
+
+def virtual(node: ir.Node) -> VirtualAffine:
+    return cast("VirtualAffine", node.meta[_KEY])
+
+
+def make_virtual(x: ir.Value, output: ir.Value, content: VirtualAffine) -> ir.Node:
+    node = ir.Node(DOMAIN, OP_TYPE, [x], outputs=[output])
+    node.meta[_KEY] = content
+    return node

@@ -1,0 +1,128 @@
+"""Apply a plan: edit constants and attributes, compose and deposit affines, remove the site."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from normfold.planning.crossing import Crossing
+from normfold.planning.plan import Deposit, Plan, Use
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.virtual import VirtualAffine, make_virtual, virtual
+from normfold.rewriting.initializers import set_constant
+
+
+def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
+    """Carry out a plan. Returns the virtual nodes that are new or changed, to be planned in turn."""
+    changed: list[ir.Node] = []
+    for walk in plan.walks:
+        for node, crossing in walk.crossings.items():
+            _edit(node, crossing, workspace)
+        for node, affine in walk.composed.items():
+            content = virtual(node)
+            content.affine, content.touched = affine, True
+            content.records.extend(r for r in virtual(plan.site).records if r not in content.records)
+            changed.append(node)
+    old_names = {value: value.name for walk in plan.walks for value in walk.renamed}
+    for value in old_names:
+        value.name = workspace.fresh_name(f"{value.name}_folded")
+    x, y = plan.site.inputs[0], plan.site.outputs[0]
+    assert x is not None
+    meaning_of_y = x
+    for walk in plan.walks:
+        for deposit in _joined(walk.deposits) if walk.forward else walk.deposits:
+            node = _put(deposit, plan, workspace)
+            changed.append(node)
+            output = node.outputs[0]
+            if walk.forward:
+                output.name = old_names[deposit.value]
+            else:
+                output.name = workspace.fresh_name(f"{deposit.value.name}_affine")
+                if deposit.value is x:
+                    meaning_of_y = output
+    if plan.route.rest is None:
+        _dissolve(plan.site, meaning_of_y, renames=plan.route.ahead is None)
+    else:
+        content = virtual(plan.site)
+        content.affine, content.touched = plan.route.rest, True
+        changed.append(plan.site)
+        if plan.route.ahead is not None:
+            y.name = workspace.fresh_name(f"{y.name}_folded")
+    return changed
+
+
+def _edit(node: ir.Node, crossing: Crossing, workspace: Workspace) -> None:
+    for slot, constant in crossing.constants.items():
+        set_constant(node, slot, constant, workspace)
+    for name, value in crossing.attributes.items():
+        node.attributes[name] = ir.convenience.convert_attribute(name, value)
+    if crossing.op_type is not None:
+        node.op_type = crossing.op_type
+
+
+def _joined(deposits: list[Deposit]) -> list[Deposit]:
+    """One deposit for each value: several readers may have refused the same affine one by one."""
+    joined: dict[ir.Value, Deposit] = {}
+    for deposit in deposits:
+        earlier = joined.get(deposit.value)
+        uses = deposit.uses if earlier is None else tuple(dict.fromkeys((*earlier.uses, *deposit.uses)))
+        joined[deposit.value] = Deposit(deposit.value, uses, deposit.affine, deposit.free)
+    return list(joined.values())
+
+
+def _put(deposit: Deposit, plan: Plan, workspace: Workspace) -> ir.Node:
+    """A virtual node on ``deposit.value``; its readers in ``uses``, and the graph output if it is one, get the result."""
+    source = deposit.value
+    output = ir.Value(shape=source.shape, type=source.type)
+    workspace.shapes.copy(source, output)
+    node = make_virtual(
+        source, output, VirtualAffine(deposit.affine, records=list(virtual(plan.site).records), touched=True)
+    )
+    _insert(node, source, deposit.uses, workspace)
+    graph = node.graph
+    assert graph is not None
+    if plan_changes(source, plan):
+        for index, graph_output in enumerate(graph.outputs):
+            if graph_output is source:
+                graph.outputs[index] = output
+    for reader, slot in deposit.uses:
+        reader.replace_input_with(slot, output)
+    return node
+
+
+def plan_changes(value: ir.Value, plan: Plan) -> bool:
+    """Whether the plan changes what ``value`` means."""
+    return any(value in walk.renamed for walk in plan.walks)
+
+
+def _insert(node: ir.Node, source: ir.Value, uses: tuple[Use, ...], workspace: Workspace) -> None:
+    """Place the node behind the producer of ``source`` and in front of its first reader."""
+    producer = source.producer()
+    start = -1.0 if producer is None else workspace.position(producer)
+    readers = [reader for reader, _ in uses]
+    if readers:
+        first = min(readers, key=workspace.position)
+        graph = first.graph
+        assert graph is not None
+        if producer is not None and producer.graph is graph:
+            producer.append(node)
+        else:
+            first.prepend(node)
+        workspace.place(node, (start + workspace.position(first)) / 2)
+        return
+    assert producer is not None
+    producer.append(node)
+    workspace.place(node, start + 0.5)
+
+
+def _dissolve(site: ir.Node, survivor: ir.Value, *, renames: bool) -> None:
+    """Remove the site; its readers read ``survivor``, which takes over the site's name if it now means the same."""
+    y = site.outputs[0]
+    y.replace_all_uses_with(survivor, replace_graph_outputs=True)
+    site.replace_input_with(0, None)
+    graph = site.graph
+    assert graph is not None
+    graph.remove(site)
+    if renames:
+        survivor.name = y.name
+        survivor.shape, survivor.type, survivor.doc_string = y.shape, y.type, y.doc_string
+        survivor.metadata_props.update(y.metadata_props)

@@ -1,0 +1,39 @@
+"""Identity and Dropout in evaluation stand between affines and do nothing: their readers read past them."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from normfold.preparation.workspace import Workspace
+
+
+def bypass_no_ops(workspace: Workspace) -> None:
+    for graph in workspace.model.graphs():
+        for node in list(graph):
+            if (
+                node.domain in ("", "ai.onnx")
+                and _does_nothing(node, workspace)
+                and not node.outputs[0].is_graph_output()
+            ):
+                source = node.inputs[0]
+                assert source is not None
+                node.outputs[0].replace_all_uses_with(source)
+                graph.remove(node, safe=True)
+
+
+def _does_nothing(node: ir.Node, workspace: Workspace) -> bool:
+    if node.op_type == "Identity":
+        return True
+    if node.op_type != "Dropout" or any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+        return False
+    return is_eval_dropout(node, workspace)
+
+
+def is_eval_dropout(node: ir.Node, workspace: Workspace) -> bool:
+    """Opset 1 and 6 have ``is_test``, 7 and 10 always infer, from 12 on ``training_mode`` is an input."""
+    if workspace.opset < 7:
+        return node.attributes.get_int("is_test", 0) == 1
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return True
+    training = workspace.constants.array(node.inputs[2], native=True)
+    return training is not None and not training.any()

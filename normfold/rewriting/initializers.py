@@ -1,0 +1,114 @@
+"""New initializers, and the removal of what nothing reads any more."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from normfold.preparation.constants import Constant64
+from normfold.preparation.workspace import Workspace
+
+_REPLACES = "normfold.replaces"
+_BIAS_SLOT = 2
+
+
+def set_constant(node: ir.Node, slot: int, constant: Constant64, workspace: Workspace) -> None:
+    """Give ``node`` a new constant in ``slot``; other readers of the old one keep it."""
+    old = node.inputs[slot] if slot < len(node.inputs) else None
+    if old is not None and old.name:
+        stem = old.name
+    else:
+        stem = f"{node.outputs[0].name}_{'bias' if slot == _BIAS_SLOT else f'operand{slot}'}"
+    graph = node.graph
+    assert graph is not None
+    value = new_initializer(constant, stem, graph, workspace, replaces=old)
+    if slot >= len(node.inputs):
+        node.resize_inputs(slot + 1)
+    node.replace_input_with(slot, value)
+
+
+def new_initializer(
+    constant: Constant64,
+    stem: str,
+    graph: ir.Graph,
+    workspace: Workspace,
+    *,
+    replaces: ir.Value | None = None,
+) -> ir.Value:
+    """An initializer that is evaluated, and rounded, only when it is written.
+
+    It takes over the name of what it ``replaces`` if that is gone in the end.
+    """
+    name = workspace.fresh_name(stem)
+    dtype, shape = constant.dtype, ir.Shape(constant.shape)
+
+    def tensor() -> ir.TensorProtocol:
+        return ir.Tensor(constant.rounded(), dtype=dtype, name=name)
+
+    value = ir.Value(
+        name=name,
+        shape=shape,
+        type=ir.TensorType(dtype),
+        const_value=ir.LazyTensor(tensor, dtype=dtype, shape=shape, name=name),
+    )
+    if replaces is not None:
+        value.meta[_REPLACES] = replaces.meta.get(_REPLACES, replaces)
+    graph.register_initializer(value)
+    workspace.constants.define(value, constant)
+    workspace.shapes.set(value, constant.shape, dtype)
+    return value
+
+
+def unused(model: ir.Model) -> tuple[set[ir.Node], set[ir.Value]]:
+    """Nodes and initializers that nothing reads: the user's own, which are not ours to remove."""
+    nodes = {node for graph in model.graphs() for node in graph if _is_dead(node)}
+    values = {v for graph in model.graphs() for v in graph.initializers.values() if not v.uses()}
+    return nodes, values
+
+
+def sweep(
+    model: ir.Model, spared: tuple[set[ir.Node], set[ir.Value]], overridable: frozenset[ir.Value]
+) -> None:
+    """Remove what has become unused. ``spared`` was unused before anything was done."""
+    nodes, values = spared
+    graphs = list(model.graphs())
+    for graph in reversed(graphs):
+        for node in reversed(list(graph)):
+            if node not in nodes and _is_dead(node):
+                graph.remove(node, safe=True)
+    for graph in graphs:
+        for value in list(graph.initializers.values()):
+            if value.uses() or value in values or value in overridable or value.is_graph_output():
+                continue
+            assert value.name is not None
+            del graph.initializers[value.name]
+            if value.is_graph_input():
+                graph.inputs.remove(value)
+
+
+def settle_names(model: ir.Model) -> None:
+    """A new initializer takes over the name of the constant it replaced, where that is gone."""
+    taken = {v.name for graph in model.graphs() for v in _named(graph)}
+    for graph in model.graphs():
+        for value in list(graph.initializers.values()):
+            old = value.meta.get(_REPLACES)
+            if old is None or old.name in taken or not old.name:
+                continue
+            value.name = old.name
+            taken.add(old.name)
+
+
+def list_as_inputs(model: ir.Model, workspace: Workspace) -> None:
+    """Before IR version 4 every initializer must be listed as a graph input."""
+    if model.ir_version is not None and model.ir_version < 4:
+        graph = model.graph
+        for value in workspace.constants.exact:
+            if value.is_initializer() and value.graph is graph and not value.is_graph_input():
+                graph.inputs.append(value)
+
+
+def _is_dead(node: ir.Node) -> bool:
+    return not any(v.uses() or v.is_graph_output() for v in node.outputs)
+
+
+def _named(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]

@@ -1,0 +1,56 @@
+"""Replace every chain of affines by one virtual node."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.chains import Chain
+from normfold.recognition.virtual import SiteRecord, VirtualAffine, make_virtual
+
+
+def raise_chain(chain: Chain, workspace: Workspace) -> ir.Node:
+    """Put a virtual node in the place of the chain's nodes, which are kept, detached, to be put back if nothing happens."""
+    record = SiteRecord(
+        name=chain.y.name or "",
+        kind="batchnorm" if any(n.op_type == "BatchNormalization" for n in chain.nodes) else "affine",
+        operators=tuple(n.op_type for n in chain.nodes),
+        statistics=_statistics(chain, workspace),
+    )
+    y = chain.y
+    output = ir.Value(name=y.name, shape=y.shape, type=y.type, doc_string=y.doc_string)
+    output.metadata_props.update(y.metadata_props)
+    workspace.shapes.copy(y, output)
+    content = VirtualAffine(
+        chain.affine,
+        chain.nodes,
+        tuple(tuple(node.inputs) for node in chain.nodes),
+        chain.nodes[0].inputs.index(chain.x),
+        [record],
+    )
+    node = make_virtual(chain.x, output, content)
+    last = chain.nodes[-1]
+    last.append(node)
+    workspace.place(node, workspace.position(last))
+    y.replace_all_uses_with(output, replace_graph_outputs=True)
+    for member in reversed(chain.nodes):
+        for slot in range(len(member.inputs)):
+            member.replace_input_with(slot, None)
+        assert member.graph is not None
+        member.graph.remove(member)
+    return node
+
+
+def _statistics(chain: Chain, workspace: Workspace) -> dict[str, object] | None:
+    for node in chain.nodes:
+        if node.op_type != "BatchNormalization":
+            continue
+        arrays: dict[str, object] = {}
+        for name, operand in zip(("scale", "B", "mean", "var"), node.inputs[1:5], strict=True):
+            array = workspace.constants.array(operand)
+            assert array is not None
+            arrays[name] = array.astype(np.float32)
+        arrays["epsilon"] = float(node.attributes.get_float("epsilon", 1e-5))
+        return arrays
+    return None
