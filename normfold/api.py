@@ -142,18 +142,18 @@ def fold(
         folded = run.fold(source, options)
         result = FoldResult(folded.model, run.report, folded.changed, source)
         if output is None:
-            run.prove(source, folded.model, folded, proof)
+            run.prove(source, folded.model, folded, options, proof)
             return result
         if source.is_file(output):
             if not folded.changed:
-                run.prove(source, folded.model, folded, proof)
+                run.prove(source, folded.model, folded, options, proof)
                 run.report.outputs.append(source.describe())
                 return result
             source.map_weights()
         with run.phase("stage"):
             staged = source.stage(folded.model, output, changed=folded.changed)
         with staged:
-            run.prove(source, staged.path, folded, proof)
+            run.prove(source, staged.path, folded, options, proof)
             with run.phase("write"):
                 run.report.outputs.append(staged.publish().describe())
     return result
@@ -208,7 +208,7 @@ def verify(
         **checks: how to prove; see ``VerifyArguments``.
 
     Returns:
-        The report. ``report.exit`` is 0 if the models agree, 1 if they differ, 3 if that could not be decided.
+        The report. ``report.exit`` is 0 if the models agree, 1 if they differ, 3 if that is undecided.
 
     Raises:
         InputError: a model or an option cannot be used.
@@ -324,6 +324,7 @@ class _Run:
         from normfold.folding import fold_model
 
         with self.phase("fold"):
+            _refuse_unknown_names(source.model, options)
             folded = fold_model(source.model, options)
             self.report.sites = list(folded.sites)
             self.report.summary = _summary(folded)
@@ -346,6 +347,7 @@ class _Run:
         source: Source,
         result: os.PathLike[str] | ir.Model,
         folded: Folded,
+        fold_options: FoldOptions,
         options: VerifyOptions | None,
     ) -> None:
         """Verifies a fold, and raises unless it passes.
@@ -354,6 +356,7 @@ class _Run:
             source: the original.
             result: the folded model, as a file where there is one.
             folded: what the fold did.
+            fold_options: the options it was done with; small regions are folded again with the same.
             options: ``None`` to skip the proof.
 
         Raises:
@@ -378,7 +381,7 @@ class _Run:
                 folded.model,
                 folded.exact,
                 folded.sites,
-                folded.refold,
+                lambda region: _refold(region, fold_options),
                 options,
             )
         self.report.verification = verification
@@ -398,7 +401,27 @@ def _verify_options(checks: VerifyArguments, freeze_initializers: bool) -> Verif
             **known, providers=tuple(checks.get("providers", ())), freeze_initializers=freeze_initializers
         )
     except TypeError as error:
-        raise InputError(f"unknown verification option: {error}") from error
+        raise InputError(f"unknown verification option: {error}", code="NF900") from error
+
+
+def _refold(model: ir.Model, options: FoldOptions) -> tuple[ir.Model, Mapping[str, Callable[[], Any]]]:
+    from normfold.folding import fold_model
+
+    folded = fold_model(model, options)
+    return folded.model, folded.exact
+
+
+def _refuse_unknown_names(model: ir.Model, options: FoldOptions) -> None:
+    from normfold.folding import rule_of
+    from normfold.planning.operators import TABLE
+
+    rules = {rule_of(operator) for operator in TABLE}
+    for rule in sorted(options.skip - rules):
+        raise InputError(f"no rule is named {rule!r}; there are {', '.join(sorted(rules))}", code="NF900")
+    tops = (model.graph, *(function.graph for function in model.functions.values()))
+    values = {value.name for top in tops for node in top.all_nodes() for value in node.outputs}
+    for name in sorted(options.keep - values):
+        raise InputError(f"no node of the model produces a value named {name!r}", code="NF900")
 
 
 def _summary(folded: Folded) -> dict[str, Any]:

@@ -6,6 +6,13 @@ from normfold.codes._code import Code
 
 IO_CODES: tuple[Code, ...] = (
     Code(
+        "NF900",
+        "option cannot be used",
+        "An option or an argument does not fit the model, another option, or what is installed.",
+        "What was asked for cannot be done as it was asked.",
+        "The message says what is accepted.",
+    ),
+    Code(
         "NF901",
         "file cannot be read",
         "The path does not exist, is a folder, is empty, or may not be read.",
@@ -26,8 +33,7 @@ IO_CODES: tuple[Code, ...] = (
         "invalid model",
         "The file decodes, but it is not a valid ONNX model: a rule of the ONNX specification is broken, for "
         "example an operator that its opset does not have, a tensor whose data does not fit its shape, or "
-        "nodes that "
-        "are not in topological order.",
+        "nodes that are not in topological order.",
         "What an invalid model computes is not defined, so no rewrite of it can be proven.",
         "Repair the export. onnx.checker.check_model reports the same fault.",
     ),
@@ -81,8 +87,7 @@ IO_CODES: tuple[Code, ...] = (
         "NF910",
         "external data not inside the model's folder",
         "External data has an absolute path, leaves the model's folder, or is reached through a symbolic "
-        "link or a "
-        "file with several hard links.",
+        "link or a file with several hard links.",
         "A model from elsewhere could make the tool read any file of this machine. The ONNX checker and "
         "onnxruntime refuse such models too.",
         "Copy the data file itself into the model's folder (for a download cache: copy the model out of it, "
@@ -107,8 +112,7 @@ IO_CODES: tuple[Code, ...] = (
         "NF913",
         "unsupported construct",
         "The model is valid, but uses a part of ONNX that cannot be carried through unchanged, for example "
-        "an "
-        "attribute or a value of a type that the in-memory representation does not have.",
+        "an attribute or a value of a type that the in-memory representation does not have.",
         "Writing the model back would lose it.",
         "Report the model; until then fold the parts around the construct separately.",
     ),
@@ -116,8 +120,7 @@ IO_CODES: tuple[Code, ...] = (
         "NF920",
         "result cannot be written",
         "The output's folder does not exist or is read-only, the disk is full, or the output is something "
-        "that "
-        "cannot take a model.",
+        "that cannot take a model.",
         "A partial file is worse than none: nothing was changed.",
         "Choose another destination, or make room.",
     ),
@@ -127,5 +130,12 @@ IO_CODES: tuple[Code, ...] = (
         "The result is above the 2 GB limit of protobuf and has to be written to a stream.",
         "A stream cannot have external data beside it.",
         "Write to a file with -o; weights then go into an external data file.",
+    ),
+    Code(
+        "NF999",
+        "internal error",
+        "normfold met a situation that it does not expect.",
+        "Nothing was written. This is a defect of normfold, not of the model.",
+        "Run again with NORMFOLD_DEBUG=1 in the environment and report the traceback.",
     ),
 )

@@ -32,7 +32,7 @@ class Source:
 
     @property
     def origin(self) -> Path | ir.Model:
-        """What others should open: the file where there is one, so that big weights are mapped, not copied."""
+        """What others should open: the file where there is one, so that weights are mapped, not copied."""
         return self.loaded.path if self.loaded is not None else self.model
 
     def describe(self) -> dict[str, Any]:

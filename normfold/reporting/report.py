@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,7 +73,21 @@ class Verification:
 
 @dataclass
 class Report:
-    """The envelope that every command fills. ``to_dict`` is what ``--format json`` prints."""
+    """The envelope that every command fills. ``to_dict`` is what ``--format json`` prints.
+
+    Attributes:
+        command: ``fold``, ``inspect``, ``verify``, ``explain``.
+        tool: versions of normfold and of what it ran on.
+        exit: the exit code: 0 fine, 1 findings or mismatch, 2 unusable input or output, 3 inconclusive, 4 internal error.
+        inputs: path (``None`` for a model in memory), bytes and SHA-256 of each model and of its data files.
+        outputs: the same of what was written; empty where nothing was.
+        sites: every normalisation and constant affine, and what became of it.
+        findings: errors and remarks.
+        verification: the proof.
+        timing: seconds by phase.
+        summary: counts.
+        runs: one report for each model of a batch; empty otherwise.
+    """
 
     command: str
     tool: dict[str, str] = field(default_factory=dict)
@@ -86,7 +99,12 @@ class Report:
     verification: Verification = field(default_factory=Verification)
     timing: dict[str, float] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    runs: list[Report] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        body: Mapping[str, Any] = dataclasses.asdict(self)
+        """Returns the envelope; ``runs`` is there for a batch only."""
+        body: dict[str, Any] = dataclasses.asdict(dataclasses.replace(self, runs=[]))
+        del body["runs"]
+        if self.runs:
+            body["runs"] = [run.to_dict() for run in self.runs]
         return {"schema": SCHEMA_VERSION, **body}

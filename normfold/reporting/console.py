@@ -1,0 +1,95 @@
+"""The report for people, on a terminal or in a log."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from normfold.reporting import phrases
+from normfold.reporting.report import Report, Site
+
+_NAMES_SHOWN = 6
+_ROWS_SHOWN = 8
+_LOG_WIDTH = 120
+_STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+
+
+def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
+    """Prints ``report``: the summary first, then the verification, then what was kept and why.
+
+    Args:
+        report: of any command.
+        file: where to; colours only if it is a terminal.
+        verbose: 1 lists what was folded and every output, provider and message too.
+    """
+    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(
+            file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH
+        )
+    for run in report.runs or [report]:
+        _print_one(console, run, verbose)
+
+
+def _print_one(console: Console, report: Report, verbose: int) -> None:
+    headline = Text(f"{phrases.title(report)}: " if report.inputs else "")
+    headline.append(phrases.summary(report), style=_STYLES.get(report.verification.verdict or "", ""))
+    console.print(headline)
+    for finding in report.findings:
+        console.print(Text(f"  {finding.severity} {finding.code}: {finding.message}"))
+    _print_verification(console, report, verbose)
+    _print_kept(console, report.sites, verbose)
+    if verbose:
+        _print_changed(console, report.sites)
+    if verbose and report.timing:
+        console.print(
+            Text("  seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in report.timing.items()))
+        )
+
+
+def _print_verification(console: Console, report: Report, verbose: int) -> None:
+    verification = report.verification
+    proof = phrases.algebra(report)
+    if proof is not None:
+        console.print(Text(f"  {proof}"))
+    shown = verification.rounding if verbose else verification.rounding[:_ROWS_SHOWN]
+    for row in shown:
+        console.print(Text(f"  {phrases.rounding(row)}"))
+    if len(shown) < len(verification.rounding):
+        console.print(Text(f"  … and {len(verification.rounding) - len(shown)} more outputs (-v)"))
+    for row in verification.providers:
+        console.print(Text(f"  {phrases.provider(row)}"))
+    for message in verification.messages:
+        console.print(Text(f"  {message}"))
+
+
+def _print_kept(console: Console, sites: list[Site], verbose: int) -> None:
+    groups = phrases.kept_by_code(sites)
+    if not groups:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=True, header_style="bold")
+    table.add_column("  kept", justify="right", no_wrap=True)
+    table.add_column("code", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    table.add_column("values", overflow="fold")
+    for code, title, _, members in groups:
+        names = [site.site for site in members]
+        shown = names if verbose else names[:_NAMES_SHOWN]
+        rest = f" … and {len(names) - len(shown)} more (-v)" if len(shown) < len(names) else ""
+        reason = title or (members[0].reason or "")
+        table.add_row(Text(str(len(members))), Text(code), Text(reason), Text(", ".join(shown) + rest))
+    console.print(table, soft_wrap=False)
+    if verbose:
+        for _, _, _, members in groups:
+            for site in members:
+                console.print(Text(f"  {site.site} ({site.kind}): kept, {site.code}: {site.reason}"))
+    console.print(Text("  normfold explain CODE says what would unblock it"))
+
+
+def _print_changed(console: Console, sites: list[Site]) -> None:
+    for site in sites:
+        if site.action != "kept":
+            console.print(Text(f"  {phrases.site_line(site)}"))

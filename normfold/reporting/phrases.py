@@ -1,0 +1,113 @@
+"""What the console and Markdown say alike: one place for each sentence."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from normfold.codes import CODES
+from normfold.reporting.report import Report, Site
+
+_ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
+
+
+def title(report: Report) -> str:
+    """The models, as the user named them."""
+    names = [entry.get("path") or "<memory>" for entry in report.inputs]
+    if report.command == "verify":
+        return " and ".join(names)
+    outputs = [entry["path"] for entry in report.outputs]
+    return ", ".join(names) + (f" → {', '.join(outputs)}" if outputs and outputs != names else "")
+
+
+def summary(report: Report) -> str:
+    """One line: what was done, and the verdict."""
+    if report.command == "verify":
+        return _verdict(report)
+    counts = [f"{report.summary[action]} {action}" for action in _ACTIONS if report.summary.get(action)]
+    parts = [", ".join(counts) or "no normalisation and no constant affine"]
+    before, after = report.summary.get("nodes", (None, None))
+    if before is not None:
+        parts.append(f"{before} nodes" if before == after else f"{before} → {after} nodes")
+    if report.command == "fold":
+        parts.append(_verdict(report))
+    return " · ".join(parts)
+
+
+def _verdict(report: Report) -> str:
+    verification = report.verification
+    if verification.verdict is None:
+        return "not verified"
+    return {"pass": "verified", "fail": "VERIFICATION FAILED", "inconclusive": "verification inconclusive"}[
+        verification.verdict
+    ]
+
+
+def algebra(report: Report) -> str | None:
+    """One line on the float64 proof; ``None`` where there was none."""
+    proof = report.verification.algebra
+    if not proof:
+        return None
+    line = f"algebra: {proof.get('proven', 0)} of {proof.get('sites', 0)} sites proven in float64"
+    ratio = proof.get("max_ratio_to_bound")
+    if ratio is not None and proof.get("proven"):
+        line += f", largest error {number(proof.get('max_error'))} ({number(ratio)} of its bound)"
+    return line
+
+
+def rounding(row: dict[str, Any]) -> str:
+    """One line on the rounding of one output."""
+    values = ", ".join(
+        f"{label} {number(row[key])}"
+        for key, label in (("e0", "original"), ("e1", "folded"), ("bound", "bound"))
+        if row.get(key) is not None
+    )
+    basis = row.get("basis") or row.get("source") or row.get("reference")
+    return f"rounding of {row.get('output')}: {values}" + (f" (against {basis})" if basis else "")
+
+
+def provider(row: dict[str, Any]) -> str:
+    """One line on one run in onnxruntime."""
+    name = row.get("provider", "?")
+    level = row.get("optimisation") or row.get("optimization") or row.get("level")
+    line = f"onnxruntime {name}" + (f", optimisations {level}" if level is not None else "")
+    line += f": {row.get('status', '?')}"
+    detail = row.get("detail") or row.get("reason") or row.get("message")
+    return line + (f" ({detail})" if detail else "")
+
+
+def kept_by_code(sites: list[Site]) -> list[tuple[str, str, str, list[Site]]]:
+    """Groups what was kept: code, title, what would unblock it, sites. Most frequent first."""
+    groups: dict[str, list[Site]] = defaultdict(list)
+    for site in sites:
+        if site.action == "kept":
+            groups[site.code or "NF1??"].append(site)
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [
+        (code, CODES[code].title, CODES[code].unblock, members) if code in CODES else (code, "", "", members)
+        for code, members in ordered
+    ]
+
+
+def site_line(site: Site) -> str:
+    """One line on what became of a site that was not kept."""
+    line = f"{site.site} ({site.kind}"
+    line += f", {'+'.join(site.nodes)})" if site.nodes and site.nodes != (site.kind,) else ")"
+    line += f": {site.action}"
+    if site.into:
+        line += f" into {', '.join(site.into)}"
+    if site.rule:
+        line += f" by {site.rule}"
+    if site.elements:
+        line += f", {site.elements[0]} → {site.elements[1]} elements"
+    return line
+
+
+def number(value: Any) -> str:
+    """A measured number: three significant digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return f"{value:.3g}"
+    return str(value)
