@@ -19,8 +19,14 @@ class Chain:
     """Nodes in a row that together apply one affine to ``x``; the last one produces ``y``."""
 
     nodes: tuple[ir.Node, ...]
-    x: ir.Value
+    x_slot: int
     affine: Affine
+
+    @property
+    def x(self) -> ir.Value:
+        value = self.nodes[0].inputs[self.x_slot]
+        assert value is not None
+        return value
 
     @property
     def y(self) -> ir.Value:
@@ -64,7 +70,7 @@ def find_chains(graph: ir.Graph, workspace: Workspace) -> Iterator[Chain | Unrea
             nodes.append(next_node)
             affine, y = composed, following
             started.add(following)
-        yield Chain(tuple(nodes), x, affine)
+        yield Chain(tuple(nodes), node.inputs.index(x), affine)
     yield from unreadable
 
 

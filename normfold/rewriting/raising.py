@@ -26,7 +26,7 @@ def raise_chain(chain: Chain, workspace: Workspace) -> ir.Node:
         chain.affine,
         chain.nodes,
         tuple(tuple(node.inputs) for node in chain.nodes),
-        chain.nodes[0].inputs.index(chain.x),
+        chain.x_slot,
         [record],
     )
     node = make_virtual(chain.x, output, content)
