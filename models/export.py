@@ -1,4 +1,4 @@
-"""ONNX files of the networks in the zoo, exported once per version of the sources and kept in the cache folder.
+"""ONNX files of the networks in the zoo, made once per version of the sources and kept in the cache folder.
 
 ``python -m models.export NAME [NAME ...]`` writes them into the current folder.
 """
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import tempfile
@@ -20,9 +21,21 @@ from typing import Literal, get_args
 import torch
 
 from models.real import cache_folder
-from models.zoo import ZOO, Entry
+from models.zoo import BATCH, ZOO, Entry
 
 Exporter = Literal["dynamo", "torchscript"]
+
+
+class Unexportable(RuntimeError):
+    """Torch cannot export this network in this way."""
+
+
+def variants(name: str) -> list[tuple[Exporter, bool, bool]]:
+    """Every (exporter, dynamic, keep_bn) that torch can do for a network: ``export(name, *variant)``."""
+    every: Iterator[tuple[Exporter, bool, bool]] = itertools.product(
+        get_args(Exporter), (False, True), (False, True)
+    )
+    return [variant for variant in every if _obstacle(ZOO[name], *variant) is None]
 
 
 def export(
@@ -52,10 +65,14 @@ def export(
     Raises:
         KeyError: no such network.
         ValueError: no such exporter.
+        Unexportable: the exporter is known to fail on this network.
     """
     if exporter not in get_args(Exporter):
         raise ValueError(f"no exporter {exporter!r}: use one of {', '.join(get_args(Exporter))}")
     entry = ZOO[name]
+    obstacle = _obstacle(entry, exporter, dynamic, keep_bn)
+    if obstacle is not None:
+        raise Unexportable(f"{name} by the {exporter} exporter: {obstacle}")
     target = path
     if target is None:
         traits = [exporter, "dynamic" if dynamic else "static"]
@@ -73,6 +90,14 @@ def export(
         # Atomic, so that tests running in parallel never see half a file.
         written.replace(target)
     return target
+
+
+def _obstacle(entry: Entry, exporter: Exporter, dynamic: bool, keep_bn: bool) -> str | None:
+    traits = ["dynamic"] * dynamic + ["bn"] * keep_bn
+    return next(
+        (entry.unexportable[exporter, trait] for trait in traits if (exporter, trait) in entry.unexportable),
+        None,
+    )
 
 
 def _write_dynamo(
@@ -104,7 +129,7 @@ def _write_torchscript(
     # PRESERVE keeps BatchNorm only because the network is in evaluation mode; on one in training mode the
     # exporter would update the running statistics with the example inputs.
     mode = torch.onnx.TrainingMode.PRESERVE if keep_bn else torch.onnx.TrainingMode.EVAL
-    axes = {**entry.dynamic_axes(), **{name: {0: "batch"} for name in entry.outputs}}
+    axes = {**entry.dynamic_axes(), **{name: {0: BATCH} for name in entry.outputs}}
     torch.onnx.export(
         network,
         entry.example(batch=2 if dynamic else 1),

@@ -28,6 +28,7 @@ class Taps:
         weight: ``[O, I / groups, *kernel]``, float64.
         bias: ``[O]``, float64.
         begin, end: zero padding per spatial axis.
+        dtype: of the module that it was read from, and of the one that it becomes.
     """
 
     weight: Tensor
@@ -37,6 +38,7 @@ class Taps:
     begin: tuple[int, ...]
     end: tuple[int, ...]
     groups: int
+    dtype: torch.dtype
 
     @property
     def offsets(self) -> tuple[list[int], ...]:
@@ -88,6 +90,7 @@ class Taps:
             padding=self.begin if symmetric else 0,
             dilation=self.dilation,
             groups=self.groups,
+            dtype=self.dtype,
         )
         conv.load_state_dict({"weight": self.weight, "bias": self.bias})
         if symmetric:
@@ -113,7 +116,8 @@ def taps(branch: nn.Module, *, like: nn.Module | None = None) -> Taps:
             begin, end = (pads[-2::-2], pads[::-2]) if pads else (part.padding, part.padding)
             weight = part.weight.detach().double()
             bias = torch.zeros(len(weight)).double() if part.bias is None else part.bias.detach().double()
-            result = Taps(weight, bias, part.stride, part.dilation, begin, end, part.groups)
+            dtype = part.weight.dtype
+            result = Taps(weight, bias, part.stride, part.dilation, begin, end, part.groups, dtype)
         else:
             result = result or _dirac(like)
             if not isinstance(part, nn.Identity):
@@ -154,15 +158,9 @@ def _dirac(like: Any) -> Taps:
     channels, rank = like.out_channels, len(like.kernel_size)
     size = channels // like.groups
     weight = torch.eye(size, dtype=torch.float64).repeat(like.groups, 1).view(channels, size, *[1] * rank)
-    return Taps(
-        weight,
-        torch.zeros(channels).double(),
-        (1,) * rank,
-        (1,) * rank,
-        (0,) * rank,
-        (0,) * rank,
-        like.groups,
-    )
+    bias = torch.zeros(channels, dtype=torch.float64)
+    ones, zeros = (1,) * rank, (0,) * rank
+    return Taps(weight, bias, ones, ones, zeros, zeros, like.groups, like.weight.dtype)
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ from models.families.senet import SeNet
 from models.families.shared_head import SharedHead
 from models.families.shufflenet import ShuffleNet
 from models.families.standardised import StandardisedResNet
-from models.families.style import Style
+from models.families.style import Style, TrackedStyle
 from models.families.tabular import Tabular
 from models.families.tiny_yolo import TinyYolo
 from models.families.unet import UNet
@@ -54,15 +54,17 @@ class Entry:
 
     Attributes:
         network: makes it, with the weights its layers start with.
-        inputs: shape of each graph input by name, batch of one first. Names are the parameters of ``forward``.
+        inputs: shape of each graph input by name, in the order of ``forward``; axis 0 is a batch of one.
         outputs: names of the graph outputs.
-        dynamic: axes besides the batch (axis 0 of every input) that a dynamic export leaves open, by input name.
+        dynamic: axes besides axis 0 that a dynamic export leaves open, by input name.
+        unexportable: kinds of export that torch cannot do, with the reason: exporter and "dynamic" or "bn".
     """
 
     network: Callable[[], nn.Module]
     inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...] = ("output",)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    unexportable: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def build(self, seed: int = 0) -> nn.Module:
         """The network in evaluation mode; parameters and statistics depend on the seed alone."""
@@ -73,16 +75,24 @@ class Entry:
     @property
     def mergeable(self) -> bool:
         """Whether its authors would merge branches at source level."""
-        return has_branches(self.network())
+        return has_branches(self.build())
 
-    def merged(self, seed: int = 0) -> nn.Module:
+    def merged(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The network rebuilt from the same weights with its parallel branches merged at source level."""
-        return merge_branches(self.build(seed)).eval()
+        return merge_branches(self.build(seed).to(dtype)).eval()
 
     def example(self, *, batch: int = 1, seed: int = 0) -> tuple[Tensor, ...]:
-        """Normal inputs in the order of ``forward``."""
+        """Normal inputs in the order of ``forward``, each channel of each sample about a level of its own.
+
+        Without the levels a global average pool would see almost the same in every sample.
+        """
         generator = torch.Generator().manual_seed(seed)
-        return tuple(torch.randn(batch, *shape[1:], generator=generator) for shape in self.inputs.values())
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            level = torch.randn(batch, *shape[1:2], *[1] * len(shape[2:]), generator=generator)
+            return level + torch.randn(batch, *shape[1:], generator=generator)
+
+        return tuple(draw(shape) for shape in self.inputs.values())
 
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
         """Every open axis of a dynamic export, by input name."""
@@ -110,7 +120,7 @@ ZOO: dict[str, Entry] = {
     "mobile_ocr": Entry(MobileOcr, {"lines": (1, 3, 16, 64)}),
     "mobileone": Entry(MobileOne, _images(32)),
     "pitch": Entry(Pitch, {"frames": (1, 256)}),
-    "pointnet": Entry(PointNet, {"points": (1, 3, 40)}, dynamic={"points": {2: "points_count"}}),
+    "pointnet": Entry(PointNet, {"points": (1, 3, 40)}, dynamic={"points": {2: "count"}}),
     "poolformer": Entry(PoolFormer, _images(32)),
     "preact_resnet": Entry(PreActivationResNet, _images(32)),
     "prenorm": Entry(PreNorm, _images(16)),
@@ -125,6 +135,19 @@ ZOO: dict[str, Entry] = {
     "style": Entry(Style, _images(16)),
     "tabular": Entry(Tabular, {"rows": (1, 12)}, ("score", "value")),
     "tiny_yolo": Entry(TinyYolo, {"images": (1, 3, 64, 64)}, ("coarse", "fine")),
+    "tracked_style": Entry(
+        TrackedStyle,
+        _images(16),
+        unexportable={
+            ("torchscript", "dynamic"): "tiles tracked statistics by a batch size that it must know",
+        },
+    ),
     "unet": Entry(UNet, {"images": (1, 3, 32, 32)}),
-    "video": Entry(Video, {"clips": (1, 3, 4, 16, 16)}),
+    "video": Entry(
+        Video,
+        {"clips": (1, 3, 4, 16, 16)},
+        unexportable={
+            ("dynamo", "bn"): "a Conv3d without bias gets one of shape [O, 2]; only the optimiser drops it"
+        },
+    ),
 }

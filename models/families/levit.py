@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
 
 class Levit(nn.Module):
-    """Images ``[N, 3, 32, 32]`` to logits ``[N, 10]``: conv stem, two blocks on 16 tokens, BN before two heads."""
+    """Images ``[N, 3, 32, 32]`` to logits ``[N, 10]``: conv stem, two blocks, BN before two heads."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()

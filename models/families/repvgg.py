@@ -22,8 +22,8 @@ class RepVggBlock(nn.Module):
         y: Tensor = self.large(x) + self.small(x)
         if self.identity is not None:
             y = y + self.identity(x)
-        y = self.activation(y)
-        return y
+        activated: Tensor = self.activation(y)
+        return activated
 
     def merge(self) -> nn.Module:
         branches = [self.large, self.small] + ([] if self.identity is None else [self.identity])

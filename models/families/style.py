@@ -1,4 +1,4 @@
-"""Style-transfer-like: InstanceNorm behind reflection-padded convs, plain and with tracked statistics."""
+"""Style-transfer-like: InstanceNorm of the input, and the tracked one, in evaluation a BatchNorm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Style(nn.Sequential):
-    """Images ``[N, 3, 16, 16]`` to images; in evaluation the tracked InstanceNorm is a BatchNorm."""
+    """Images ``[N, 3, 16, 16]`` to images: InstanceNorm and BatchNorm behind reflection-padded convs."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -15,11 +15,26 @@ class Style(nn.Sequential):
             nn.InstanceNorm2d(8, affine=True),
             nn.ReLU(),
             nn.Conv2d(8, 8, 3, padding=1),
-            nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+            nn.InstanceNorm2d(8),
             nn.ReLU(),
             nn.ReflectionPad2d(1),
             nn.Conv2d(8, 8, 3),
             nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 3, 1),
+        )
+
+
+class TrackedStyle(nn.Sequential):
+    """Images ``[N, 3, 16, 16]`` to images: InstanceNorm with running statistics behind padded convs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
             nn.ReLU(),
             nn.Conv2d(8, 3, 1),
         )
