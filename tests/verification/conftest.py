@@ -103,9 +103,7 @@ class ConvBatchNorm:
             {last} = Conv<pads = [{pads}]>(x, w_folded, b_folded)
             {tail}
         }}"""
-        return model_of(
-            text, {"w_folded": weight.astype(np.float32), "b_folded": bias.astype(np.float32)}
-        )
+        return model_of(text, {"w_folded": weight.astype(np.float32), "b_folded": bias.astype(np.float32)})
 
     def pair(self, edit: Callable[[np.ndarray, np.ndarray], None] | None = None, **fold: float) -> Pair:
         """The original and its fold; ``edit`` may spoil the exact weight and bias in place."""

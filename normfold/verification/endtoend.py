@@ -1,0 +1,394 @@
+"""The end-to-end comparison: two whole models on the same inputs, judged by the original's own rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.errors import InputError
+from normfold.evaluation import Evaluator, NotCovered
+from normfold.reporting.report import Verification
+from normfold.verification.boundary import Observation
+from normfold.verification.contract import signature_differences
+from normfold.verification.graph_index import is_random
+from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.ledger import Ledger
+from normfold.verification.noise import noisy_batches, noisy_models
+from normfold.verification.options import VerifyOptions
+from normfold.verification.providers import Outcome, run_model
+from normfold.verification.reference import Reference, float64_reference, observe
+from normfold.verification.rounding import Judgement, column, judge, ulp, within
+from normfold.verification.runtime import (
+    CPU,
+    Runtime,
+    RuntimeCrashed,
+    RuntimeRefused,
+    Session,
+    onnxruntime_installed,
+    provider_name,
+)
+from normfold.verification.selection import Selection, Unaccepted, select
+
+DISTRUST = 64.0
+"""Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the model's own types,
+the evaluator computes something else, and its reference is not used."""
+
+EVALUATOR = "evaluator"
+
+
+class EndToEnd:
+    """One comparison of two models from input to output.
+
+    Args:
+        original: the original.
+        folded: the model to be judged.
+        files: the files of both; ``None`` where onnxruntime is not installed.
+        options: what the caller decided.
+        runtime: the child process, ``None`` where onnxruntime is not installed.
+        ledger: takes what speaks against a pass.
+        verification: takes the numbers.
+    """
+
+    def __init__(
+        self,
+        original: ir.Model,
+        folded: ir.Model,
+        files: tuple[Path, Path] | None,
+        options: VerifyOptions,
+        runtime: Runtime | None,
+        ledger: Ledger,
+        verification: Verification,
+    ) -> None:
+        self._original, self._folded = original, folded
+        self._files = files
+        self._options = options
+        self._runtime = runtime
+        self._ledger = ledger
+        self._report = verification
+        self._outputs = [value.name or "" for value in original.graph.outputs]
+        self._selection = Selection()
+        self._noise: dict[str, float] | None = None
+
+    def prepare(self) -> bool:
+        """Compares the signatures and chooses the inputs.
+
+        Returns:
+            Whether there is anything to run.
+
+        Raises:
+            InputError: data or sizes that the caller gave do not fit the original.
+        """
+        for sentence in signature_differences(self._original, self._folded):
+            self._ledger.add("fail", "NF207", sentence)
+        if any(is_random(node) for graph in self._original.graphs() for node in graph):
+            self._ledger.add("inconclusive", "NF213", "the original holds a random operator")
+            return False
+        if self._ledger.has("fail"):
+            return False
+        try:
+            self._selection = select(self._original, self._options, self._attempt())
+        except InputError as error:
+            if self._options.data is not None or self._options.shapes:
+                raise
+            self._selection = Selection(failure=str(error))
+        self._report.inputs = self._selection.description
+        failure = self._selection.failure
+        if failure is None:
+            return True
+        if self._selection.nonfinite:
+            self._ledger.add(
+                "fail", "NF206", "the original's outputs hold NaN or Inf on every generated input"
+            )
+        else:
+            self._ledger.add(
+                "inconclusive", "NF208", f"no generated input runs, give --shape or --data: {failure}"
+            )
+        return False
+
+    def observation(self, variant: int) -> Observation | None:
+        """Shapes of the original's values on the chosen inputs, for the proof by regions."""
+        if variant >= len(self._selection.batches) or (variant and not self._has_second_size()):
+            return None
+        return observe(self._original, self._selection.batches[-1 if variant else 0], self._options)
+
+    def _has_second_size(self) -> bool:
+        first, last = self._selection.batches[0], self._selection.batches[-1]
+        return any(first[name].shape != last[name].shape for name in first)
+
+    def _attempt(self) -> _Attempt:
+        return _Attempt(self._original, self._files, self._runtime, self._outputs)
+
+    def run(self) -> None:
+        """Runs both models everywhere and judges every output."""
+        reference = float64_reference(self._original, self._selection.batches, self._outputs, self._options)
+        named = [provider_name(name) for name in self._options.providers]
+        ran = False
+        if self._runtime is None:
+            for name in named:
+                self._ledger.add(
+                    "inconclusive", "NF204", f"{name} was not exercised: onnxruntime is not installed"
+                )
+            self._ledger.add(
+                "warning", "NF216", "onnxruntime is not installed, both models ran in the evaluator only"
+            )
+        else:
+            for provider in dict.fromkeys(named or [CPU]):
+                ran |= self._on_provider(provider, provider in named, reference)
+        if not ran:
+            self._in_evaluator(reference)
+
+    def _on_provider(self, provider: str, named: bool, reference: Reference) -> bool:
+        """Compares on one provider; returns whether the original ran there."""
+        base = self._run_file(0, provider, optimize=False, repeat=provider != CPU)
+        if base.status != "ok":
+            self._not_exercised(provider, named, base)
+            return False
+        truth, response, source = self._bound(provider, base, reference)
+        if truth is None:
+            return True
+        for optimize in (False, True):
+            if optimize:
+                self._check_optimised_original(provider, base, truth, response)
+            outcome = self._run_file(1, provider, optimize=optimize)
+            if outcome.status != "ok":
+                self._refused(provider, optimize, outcome)
+                continue
+            for output in self._outputs:
+                judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
+                self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
+                self._enter(judgement, provider, optimize)
+            self._check_tolerances(provider, base.runs, outcome.runs)
+        return True
+
+    def _run_file(self, which: int, provider: str, *, optimize: bool, repeat: bool = False) -> Outcome:
+        assert self._runtime is not None and self._files is not None
+        outcome = run_model(
+            self._runtime,
+            self._files[which],
+            provider,
+            self._selection.batches,
+            self._outputs,
+            optimize=optimize,
+            repeat=repeat,
+        )
+        name = ("original", "folded")[which]
+        self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
+        return outcome
+
+    def _not_exercised(self, provider: str, named: bool, outcome: Outcome) -> None:
+        sentence = f"{_short(provider)} was not exercised: {outcome.detail}"
+        if outcome.status == "crashed":
+            self._ledger.add("inconclusive", "NF205", f"{_short(provider)} on the original: {outcome.detail}")
+        elif named:
+            self._ledger.add("inconclusive", "NF204", sentence)
+        else:
+            self._ledger.add("warning", "NF204", sentence)
+
+    def _refused(self, provider: str, optimize: bool, outcome: Outcome) -> None:
+        where = f"{_short(provider)}, optimisations {'on' if optimize else 'off'}"
+        if outcome.status == "crashed":
+            self._ledger.add("inconclusive", "NF205", f"{where}, on the folded model: {outcome.detail}")
+        else:
+            self._ledger.add("fail", "NF212", f"{where}: {outcome.detail}")
+
+    def _bound(
+        self, provider: str, base: Outcome, reference: Reference
+    ) -> tuple[Sequence[Arrays] | None, dict[str, float], str]:
+        """The truth to compare with, how far noise moves the original, and where the bound comes from."""
+        missing = reference.missing or self._distrusted(base, reference)
+        if missing is None:
+            return reference.runs, base.spread, "float64"
+        response = self._noise_response(provider, base)
+        if response is None:
+            self._ledger.add(
+                "inconclusive", "NF209", f"no float64 reference ({missing}), and noise could not be measured"
+            )
+            return None, {}, "noise"
+        self._ledger.add(
+            "warning",
+            "NF209",
+            f"no float64 reference ({missing}); rounding was judged by the response to noise",
+        )
+        spread = {name: max(response[name], base.spread.get(name, 0.0)) for name in response}
+        return [_as_double(run) for run in base.runs], spread, "noise"
+
+    def _distrusted(self, base: Outcome, reference: Reference) -> str | None:
+        for output in self._outputs:
+            truth, native, ran = (
+                reference.runs[0][output],
+                reference.native[output],
+                base.runs[0][output],
+            )
+            if not is_floating(ran.dtype) or truth.shape != ran.shape or not truth.size:
+                continue
+            own = float(np.nanmax(np.abs(native.astype(np.float64) - truth)))
+            there = float(np.nanmax(np.abs(ran.astype(np.float64) - truth)))
+            floor = ulp(float(np.nanmax(np.abs(truth))), ran.dtype)
+            if there > DISTRUST * max(own, floor):
+                return f"onnxruntime and the evaluator disagree on output '{output}' by {there:.2g}"
+        return None
+
+    def _noise_response(self, provider: str, base: Outcome) -> dict[str, float] | None:
+        if self._noise is not None:
+            return self._noise
+        assert self._runtime is not None
+        batches = noisy_batches(self._selection.batches, self._options.seed)
+        response = dict.fromkeys(self._outputs, 0.0)
+        for path in noisy_models(self._original, self._runtime.folder, self._options.seed):
+            moved = run_model(self._runtime, path, provider, batches, self._outputs, optimize=False)
+            if moved.status != "ok":
+                return None
+            for run, other in zip(base.runs, moved.runs, strict=True):
+                for name in self._outputs:
+                    if is_floating(run[name].dtype) and run[name].shape == other[name].shape:
+                        change = np.abs(run[name].astype(np.float64) - other[name].astype(np.float64))
+                        response[name] = max(response[name], float(np.nanmax(change, initial=0.0)))
+        self._noise = response
+        return response
+
+    def _check_optimised_original(
+        self, provider: str, base: Outcome, truth: Sequence[Arrays], response: dict[str, float]
+    ) -> None:
+        outcome = self._run_file(0, provider, optimize=True)
+        if outcome.status != "ok":
+            self._ledger.add(
+                "warning",
+                "NF210",
+                f"{_short(provider)} cannot run the original with optimisations on: {outcome.detail}",
+            )
+            return
+        for output in self._outputs:
+            judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
+            if judgement.status == "fail":
+                self._ledger.add(
+                    "warning",
+                    "NF210",
+                    f"{_short(provider)} changes output '{output}' of the original: {judgement.reason}",
+                )
+
+    def _judge(
+        self,
+        output: str,
+        truth: Sequence[Arrays],
+        original: Sequence[Arrays],
+        folded: Sequence[Arrays],
+        response: float,
+    ) -> Judgement:
+        return judge(
+            output,
+            column(truth, output),
+            column(original, output),
+            column(folded, output),
+            response=response,
+            allow_nonfinite=self._options.allow_nonfinite,
+        )
+
+    def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
+        where = f"output '{judgement.output}' on {_short(provider)}"
+        if judgement.status == "fail":
+            plain = not any(
+                entry["output"] == judgement.output and entry["status"] == "fail"
+                for entry in self._report.rounding[:-1]
+                if entry["provider"] == _short(provider)
+            )
+            code = "NF215" if optimize and plain else "NF203"
+            level = " with optimisations on" if optimize else ""
+            self._ledger.add("fail", code, f"{where}{level}: {judgement.reason}")
+        elif judgement.status == "nonfinite":
+            self._ledger.add("fail", "NF206", f"{where}: {judgement.reason}")
+        elif judgement.status == "uncertain":
+            self._ledger.add("inconclusive", "NF211", f"{where}: {judgement.reason}")
+
+    def _check_tolerances(self, provider: str, original: Sequence[Arrays], folded: Sequence[Arrays]) -> None:
+        for output in self._outputs:
+            sentence = within(
+                output,
+                column(original, output),
+                column(folded, output),
+                self._options.rtol,
+                self._options.atol,
+            )
+            if sentence is not None:
+                self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}")
+
+    def _in_evaluator(self, reference: Reference) -> None:
+        """The comparison where no provider ran the original: both models in the evaluator, in their own types."""
+        if reference.missing is not None:
+            self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {reference.missing}")
+            return
+        runs: list[list[Arrays]] = []
+        try:
+            for model in (self._original, self._folded):
+                native = Evaluator(model, precision="native")
+                runs.append([native.run(batch, self._outputs) for batch in self._selection.batches])
+        except NotCovered as error:
+            self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {error}")
+            return
+        for output in self._outputs:
+            judgement = self._judge(output, reference.runs, runs[0], runs[1], 0.0)
+            self._report.rounding.append(judgement.as_dict(EVALUATOR, False, "float64"))
+            self._enter(judgement, EVALUATOR, False)
+        self._check_tolerances(EVALUATOR, runs[0], runs[1])
+
+
+class _Attempt:
+    """Runs the original on one input: in onnxruntime where that loads it, otherwise in the evaluator."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        files: tuple[Path, Path] | None,
+        runtime: Runtime | None,
+        outputs: Sequence[str],
+    ) -> None:
+        self._model, self._outputs = model, outputs
+        self._runtime, self._file = runtime, files[0] if files else None
+        self._session: Session | None = None
+        self._evaluator: Evaluator | None = None
+        self._open()
+
+    def _open(self) -> None:
+        if self._runtime is not None and self._file is not None:
+            try:
+                self._session = self._runtime.open(self._file, CPU, optimize=False)
+            except (RuntimeRefused, RuntimeCrashed):
+                self._session = None
+        if self._session is None:
+            self._evaluator = Evaluator(self._model, precision="native")
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        if self._session is not None and self._runtime is not None:
+            try:
+                return self._runtime.run(self._session, inputs, self._outputs)
+            except RuntimeRefused as error:
+                raise Unaccepted(str(error)) from error
+            except RuntimeCrashed:
+                self._session = None
+                self._evaluator = Evaluator(self._model, precision="native")
+        assert self._evaluator is not None
+        try:
+            return self._evaluator.run(inputs, self._outputs)
+        except NotCovered as error:
+            raise Unaccepted(str(error)) from error
+
+
+def _as_double(run: Arrays) -> Arrays:
+    return {
+        name: array.astype(np.float64) if is_floating(array.dtype) else array for name, array in run.items()
+    }
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def runtime_or_none(options: VerifyOptions) -> Runtime | None:
+    """A runtime that is already starting, ``None`` without onnxruntime."""
+    if not onnxruntime_installed():
+        return None
+    runtime = Runtime(options.timeout_seconds)
+    runtime.start()
+    return runtime

@@ -1,0 +1,64 @@
+"""The original's own response to noise of the size of rounding: the bound where no float64 reference is to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from normfold.verification.inputs import Arrays, is_floating
+
+NOISE_ULPS = 2.0
+DRAWS = 2
+
+
+def noisy_models(model: ir.Model, folder: Path, seed: int) -> Iterator[Path]:
+    """Writes copies of a model whose weights moved by up to two units in the last place.
+
+    Args:
+        model: the model; not changed.
+        folder: where the copies go.
+        seed: seed of the noise.
+    """
+    for number in range(DRAWS):
+        copy = model.clone()
+        for graph in copy.graphs():
+            for position, value in enumerate(graph.initializers.values()):
+                if value.const_value is not None and value.const_value.dtype in _NOISY:
+                    value.const_value = _noisy_tensor(value.const_value, (seed, number, position))
+        path = folder / f"noisy{number}.onnx"
+        ir.save(copy, path, external_data=f"noisy{number}.data")
+        yield path
+
+
+_NOISY = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+def _noisy_tensor(tensor: ir.TensorProtocol, seed: tuple[int, ...]) -> ir.LazyTensor:
+    def evaluate() -> ir.Tensor:
+        content = jitter(np.asarray(tensor.numpy()), np.random.default_rng(seed))
+        return ir.Tensor(content, name=tensor.name)
+
+    return ir.LazyTensor(
+        evaluate, dtype=tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name, cache=False
+    )
+
+
+def noisy_batches(batches: Sequence[Arrays], seed: int) -> list[Arrays]:
+    """Inputs moved by up to two units in the last place; what is not floating stays."""
+    rng = np.random.default_rng((seed, 2))
+    return [
+        {name: jitter(array, rng) if is_floating(array.dtype) else array for name, array in batch.items()}
+        for batch in batches
+    ]
+
+
+def jitter(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The array with every element moved by up to two units in the last place of its type; zeros stay."""
+    eps = float(ml_dtypes.finfo(array.dtype).eps)
+    noise = rng.uniform(-1.0, 1.0, array.shape)
+    moved = array.astype(np.float64) * (1.0 + NOISE_ULPS * eps * noise)
+    return np.asarray(moved.astype(array.dtype))

@@ -1,0 +1,128 @@
+"""Runs two model files on execution providers of onnxruntime, with graph optimisations off and on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, Session
+
+Status = Literal["ok", "refused", "crashed", "not registered", "not assigned"]
+REPEATS = 3
+"""Runs of the original on providers whose results vary from run to run."""
+
+
+@dataclass
+class Outcome:
+    """One model on one provider at one optimisation level.
+
+    Attributes:
+        status: ``refused`` where onnxruntime gave a reason, ``not assigned`` where the provider got no node.
+        detail: onnxruntime's reason.
+        runs: outputs of each run.
+        spread: largest difference between repeated first runs, per output.
+        assigned: number of nodes by provider.
+        fallbacks: nodes that another provider took.
+        version: version of onnxruntime.
+    """
+
+    status: Status
+    detail: str = ""
+    runs: list[Arrays] = field(default_factory=list)
+    spread: dict[str, float] = field(default_factory=dict)
+    assigned: dict[str, int] = field(default_factory=dict)
+    fallbacks: list[str] = field(default_factory=list)
+    version: str = ""
+
+    def as_dict(self, provider: str, model: str, optimize: bool) -> dict[str, Any]:
+        """The entry of the report."""
+        return {
+            "provider": provider,
+            "model": model,
+            "optimizations": "on" if optimize else "off",
+            "status": self.status,
+            "detail": self.detail,
+            "assigned": self.assigned,
+            "fallbacks": self.fallbacks,
+            "onnxruntime": self.version,
+        }
+
+
+def strict_options(provider: str) -> dict[str, str]:
+    """Provider options under which float32 means float32."""
+    return {"use_tf32": "0"} if provider == "CUDAExecutionProvider" else {}
+
+
+def run_model(
+    runtime: Runtime,
+    model: Path,
+    provider: str,
+    batches: Sequence[Arrays],
+    outputs: Sequence[str],
+    *,
+    optimize: bool,
+    repeat: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Loads a model and runs it on all batches.
+
+    Args:
+        runtime: the child process.
+        model: the model file.
+        provider: full name of the execution provider.
+        batches: inputs of each run.
+        outputs: names of the outputs wanted.
+        optimize: all graph optimisations, or none.
+        repeat: run the first batch again, to see how far results vary from run to run.
+        options: provider options; by default the strict ones.
+
+    Returns:
+        The outcome; failures of the runtime are outcomes, not errors.
+    """
+    chosen = strict_options(provider) if options is None else options
+    try:
+        session = runtime.open(model, provider, optimize=optimize, options=chosen)
+        outcome = _described(session, provider)
+        if outcome.status != "ok":
+            runtime.release(session)
+            return outcome
+        outcome.runs = [runtime.run(session, batch, outputs) for batch in batches]
+        if repeat:
+            again = [runtime.run(session, batches[0], outputs) for _ in range(REPEATS - 1)]
+            outcome.spread = {name: _spread(name, [outcome.runs[0], *again]) for name in outputs}
+        runtime.release(session)
+    except RuntimeRefused as error:
+        absent = "is not registered" in str(error)
+        return Outcome("not registered" if absent else "refused", str(error))
+    except RuntimeCrashed as error:
+        return Outcome("crashed", str(error))
+    return outcome
+
+
+def _described(session: Session, provider: str) -> Outcome:
+    assigned = {name: len(nodes) for name, nodes in session.assigned.items()}
+    outcome = Outcome("ok", assigned=assigned, version=session.version)
+    if provider == CPU:
+        return outcome
+    outcome.fallbacks = [
+        node for name, nodes in session.assigned.items() if name != provider for node in nodes
+    ]
+    if provider not in session.providers:
+        outcome.status = "not assigned"
+        outcome.detail = f"onnxruntime fell back to {', '.join(session.providers)}"
+    elif session.assigned and not assigned.get(provider):
+        outcome.status, outcome.detail = "not assigned", "it was given no node of the graph"
+    return outcome
+
+
+def _spread(name: str, runs: Sequence[Arrays]) -> float:
+    first = runs[0][name]
+    if not is_floating(first.dtype) or not first.size:
+        return 0.0
+    base = first.astype(np.float64)
+    return max(float(np.nanmax(np.abs(run[name].astype(np.float64) - base))) for run in runs[1:])

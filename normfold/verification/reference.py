@@ -1,0 +1,113 @@
+"""Float64 references of whole models, within a budget of time and memory, and what they show on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.evaluation import Evaluator, NotCovered
+from normfold.verification.boundary import Observation
+from normfold.verification.inputs import Arrays
+from normfold.verification.options import VerifyOptions
+
+OBSERVED_ELEMENTS = 65536
+"""Contents of larger integer values are not kept."""
+
+VALUES_ALIVE = 4
+"""A run holds several values of the largest size at once."""
+
+
+class OverBudget(Exception):
+    """The reference would take more time or memory than allowed."""
+
+
+@dataclass
+class Reference:
+    """Float64 outputs of the original.
+
+    Attributes:
+        runs: outputs of each run, in float64.
+        native: outputs of the first run in the model's own types, for a check of the evaluator itself.
+        missing: why there are no references, ``None`` where there are.
+        seconds: time taken.
+    """
+
+    runs: list[Arrays] = field(default_factory=list)
+    native: Arrays = field(default_factory=dict)
+    missing: str | None = None
+    seconds: float = 0.0
+
+
+class _Watch:
+    def __init__(self, options: VerifyOptions) -> None:
+        self._thorough = options.thorough
+        self._deadline = time.monotonic() + options.budget_seconds
+        self._largest = options.budget_bytes // VALUES_ALIVE
+        self._seconds, self._bytes = options.budget_seconds, options.budget_bytes
+
+    def check(self, _name: str, content: object) -> None:
+        if self._thorough:
+            return
+        if time.monotonic() > self._deadline:
+            raise OverBudget(f"it takes more than {self._seconds:g} s")
+        if isinstance(content, np.ndarray) and content.nbytes > self._largest:
+            raise OverBudget(f"it takes more than {self._bytes / 1024**3:g} GiB")
+
+
+def float64_reference(
+    model: ir.Model, batches: Sequence[Arrays], outputs: Sequence[str], options: VerifyOptions
+) -> Reference:
+    """Runs a model in float64 on all batches, and once in its own types.
+
+    Args:
+        model: the original.
+        batches: inputs of each run.
+        outputs: names of the outputs wanted.
+        options: budget.
+
+    Returns:
+        The reference; ``missing`` is set where the model is not covered or over budget.
+    """
+    begun = time.monotonic()
+    watch = _Watch(options)
+    reference = Reference()
+    try:
+        evaluator = Evaluator(model)
+        for batch in batches:
+            reference.runs.append(evaluator.run(batch, outputs, observe=watch.check))
+        native = Evaluator(model, precision="native")
+        reference.native = native.run(batches[0], outputs, observe=watch.check)
+    except (NotCovered, OverBudget) as error:
+        reference.missing, reference.runs = str(error), []
+    reference.seconds = time.monotonic() - begun
+    return reference
+
+
+def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observation | None:
+    """Shapes of all values of the main graph in one run, and contents of small integer ones.
+
+    Returns:
+        The observation, ``None`` where the model is not covered or over budget.
+    """
+    watch = _Watch(options)
+    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    contents: dict[str, np.ndarray] = {}
+
+    def note(name: str, content: object) -> None:
+        watch.check(name, content)
+        if isinstance(content, np.ndarray):
+            shapes[name] = (content.shape, content.dtype)
+            if content.size <= OBSERVED_ELEMENTS and (content.dtype.kind != "f" or content.size <= 16):
+                contents[name] = content
+
+    for name, array in batch.items():
+        note(name, array)
+    try:
+        Evaluator(model, precision="native").run(batch, observe=note)
+    except (NotCovered, OverBudget):
+        return None
+    return Observation(shapes, contents)

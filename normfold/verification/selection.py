@@ -1,0 +1,150 @@
+"""Chooses the inputs of the end-to-end comparison: real data, or generated ones that the original is seen to accept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.errors import InputError
+from normfold.verification.data import load_data
+from normfold.verification.inputs import (
+    FAMILIES,
+    Arrays,
+    InputSpec,
+    assignments,
+    draw,
+    float_inputs,
+    resolve,
+    signature,
+)
+from normfold.verification.options import VerifyOptions
+
+DEFAULT_FAMILIES = ("normal", "uniform", "large-mean", "impulse")
+MAX_DATA_RUNS = 32
+"""Runs on real data, unless thorough."""
+
+Attempt = Callable[[Arrays], Arrays]
+"""Runs the original; raises :class:`Unaccepted` where it does not run on these inputs."""
+
+
+class Unaccepted(Exception):
+    """The original does not run on an input."""
+
+
+@dataclass
+class Selection:
+    """The inputs of the end-to-end comparison.
+
+    Attributes:
+        batches: inputs of each run.
+        description: what is needed to draw them again, for the report.
+        failure: why there are none, ``None`` where there are.
+        nonfinite: the original ran, but never gave finite outputs.
+    """
+
+    batches: list[Arrays] = field(default_factory=list)
+    description: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    nonfinite: bool = False
+
+
+def select(model: ir.Model, options: VerifyOptions, attempt: Attempt) -> Selection:
+    """Finds inputs that the original accepts.
+
+    Args:
+        model: the original.
+        options: data, shapes, sizes and seed.
+        attempt: runs the original; an input that it rejects is no mismatch, another one is tried.
+
+    Raises:
+        InputError: data or sizes that the caller gave do not fit the model.
+    """
+    specs = signature(model, options)
+    if options.data is not None:
+        return _from_data(specs, options)
+    selection = Selection(description={"source": "generated", "seed": options.seed})
+    wanted = 2 if options.thorough else 1
+    last = "no sizes to try"
+    for sizes in assignments(specs):
+        shapes = resolve(specs, sizes)
+        batches, families, failure = _try_families(specs, shapes, options, attempt, selection)
+        if failure is not None:
+            last = failure
+        if not batches:
+            continue
+        selection.batches += batches
+        runs = selection.description.setdefault("runs", [])
+        runs.extend(
+            {"families": list(names), "shapes": {name: list(shape) for name, shape in shapes.items()}}
+            for names in families
+        )
+        wanted -= 1
+        if not wanted:
+            break
+    if not selection.batches:
+        selection.failure = last
+    return selection
+
+
+def _from_data(specs: Sequence[InputSpec], options: VerifyOptions) -> Selection:
+    assert options.data is not None
+    limit = None if options.thorough else MAX_DATA_RUNS
+    batches = list(islice(load_data(options.data, specs), limit))
+    shapes = {name: list(array.shape) for name, array in batches[0].items()}
+    return Selection(batches, {"source": "data", "runs": len(batches), "shapes": shapes})
+
+
+def _try_families(
+    specs: Sequence[InputSpec],
+    shapes: dict[str, tuple[int, ...]],
+    options: VerifyOptions,
+    attempt: Attempt,
+    selection: Selection,
+) -> tuple[list[Arrays], list[tuple[str, ...]], str | None]:
+    """Batches for one assignment of sizes: families mixed along axis 0 where there is room, otherwise one by one."""
+    room = max((shape[0] for spec in specs if spec.floating and (shape := shapes[spec.name])), default=1)
+    plans: list[tuple[str, ...]]
+    if options.thorough:
+        plans = [(family,) for family in FAMILIES]
+    elif room >= 2:
+        plans = [DEFAULT_FAMILIES[:room]]
+    else:
+        plans = [("normal",), ("uniform",)]
+    if not float_inputs(specs):
+        plans = plans[:2]
+    fallbacks = [(family,) for family in ("uniform", "constant") if (family,) not in plans]
+    batches: list[Arrays] = []
+    used: list[tuple[str, ...]] = []
+    failure: str | None = None
+    for number, families in enumerate([*plans, *fallbacks]):
+        if number >= len(plans) and batches:
+            break
+        for integers in ((0, 1), (0, 0), (1, 1)):
+            rng = np.random.default_rng((options.seed, number))
+            arrays = draw(specs, shapes, families, rng, integers)
+            try:
+                outputs = attempt(arrays)
+            except Unaccepted as error:
+                failure = str(error)
+                if all(spec.floating for spec in specs):
+                    return batches, used, failure
+                continue
+            if _all_finite(outputs) or options.allow_nonfinite:
+                batches.append(arrays)
+                used.append(families)
+                break
+            selection.nonfinite = True
+            failure = "the original's outputs are not finite"
+    return batches, used, failure
+
+
+def _all_finite(outputs: Arrays) -> bool:
+    return all(bool(np.isfinite(v).all()) for v in outputs.values() if v.dtype.kind == "f")
+
+
+__all__ = ["Attempt", "InputError", "Selection", "Unaccepted", "select"]

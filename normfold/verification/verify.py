@@ -1,0 +1,154 @@
+"""The two verifications: of any pair of models, and of a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.errors import InputError
+from normfold.reporting.report import Site, Verification
+from normfold.verification.algebra import Refold, prove_fold
+from normfold.verification.endtoend import EndToEnd, runtime_or_none
+from normfold.verification.ledger import Ledger
+from normfold.verification.options import ModelSource, VerifyOptions
+from normfold.verification.runtime import Runtime
+
+EXTERNAL_ABOVE = 1_500_000_000
+"""Bytes of weights above which a temporary model file keeps them beside it."""
+
+
+def verify_models(a: ModelSource, b: ModelSource, options: VerifyOptions | None = None) -> Verification:
+    """Compares two models end to end: signature, rounding against a float64 reference of ``a``, and every provider.
+
+    Args:
+        a: the model that is right by definition; a path, or a model in memory.
+        b: the model to be judged.
+        options: inputs, providers, tolerances.
+
+    Returns:
+        The verification, without a proof by regions.
+
+    Raises:
+        InputError: a model cannot be read, or data or sizes do not fit.
+    """
+    options = options or VerifyOptions()
+    first, second = _loaded(a), _loaded(b)
+    ledger, verification = Ledger(), Verification()
+    with _end_to_end((a, first), (b, second), options, ledger, verification) as comparison:
+        if comparison.prepare():
+            comparison.run()
+    return _concluded(verification, ledger)
+
+
+def verify_fold(
+    original_source: ModelSource,
+    folded_source: ModelSource,
+    original: ir.Model,
+    folded: ir.Model,
+    exact: Mapping[str, Callable[[], np.ndarray]],
+    sites: Sequence[Site],
+    refold: Refold,
+    options: VerifyOptions | None = None,
+) -> Verification:
+    """Verifies a fold: the float64 proof of every site, then both models end to end.
+
+    Args:
+        original_source: the original as a runtime loads it; a path, or a model in memory.
+        folded_source: the folded model likewise.
+        original: the original, local functions inlined.
+        folded: what became of it.
+        exact: contents of edited initializers of ``folded`` in float64, before they were rounded, by name.
+        sites: what was found and what was done.
+        refold: folds a small model anew and returns it with its exact initializers.
+        options: inputs, providers, tolerances.
+
+    Returns:
+        The verification with its verdict.
+
+    Raises:
+        InputError: data or sizes that the caller gave do not fit the original.
+    """
+    options = options or VerifyOptions()
+    ledger, verification = Ledger(), Verification()
+    with _end_to_end(
+        (original_source, original), (folded_source, folded), options, ledger, verification
+    ) as comparison:
+        runnable = comparison.prepare()
+        verification.algebra = prove_fold(
+            original, folded, exact, sites, refold, options, observe=comparison.observation
+        )
+        _enter_algebra(verification, ledger)
+        if runnable:
+            comparison.run()
+    return _concluded(verification, ledger)
+
+
+def _enter_algebra(verification: Verification, ledger: Ledger) -> None:
+    algebra = verification.algebra
+    for failure in algebra["failed"]:
+        error, bound = failure["error"], failure["bound"]
+        numbers = f" by {error:.3g} where {bound:.3g} is allowed" if error is not None and bound else ""
+        ledger.add(
+            "fail",
+            "NF201",
+            f"'{failure['value']}' in the region of '{failure['region']}': {failure['detail']}{numbers}",
+        )
+    for name, reason in algebra["reasons"].items():
+        code = "NF209" if name in algebra["uncovered"] else "NF202"
+        ledger.add("inconclusive", code, f"'{name}' is not proven: {reason}")
+
+
+def _concluded(verification: Verification, ledger: Ledger) -> Verification:
+    verification.verdict = ledger.verdict
+    verification.messages = ledger.messages
+    return verification
+
+
+def _loaded(source: ModelSource) -> ir.Model:
+    if isinstance(source, ir.Model):
+        return source
+    try:
+        return ir.load(source)
+    except Exception as error:  # protobuf's DecodeError and others share no base
+        raise InputError(f"{source}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextmanager
+def _end_to_end(
+    original: tuple[ModelSource, ir.Model],
+    folded: tuple[ModelSource, ir.Model],
+    options: VerifyOptions,
+    ledger: Ledger,
+    verification: Verification,
+) -> Iterator[EndToEnd]:
+    runtime = runtime_or_none(options)
+    try:
+        files = None
+        if runtime is not None:
+            files = (
+                _file(original[0], runtime, "original"),
+                _file(folded[0], runtime, "folded"),
+            )
+        yield EndToEnd(original[1], folded[1], files, options, runtime, ledger, verification)
+    finally:
+        if runtime is not None:
+            runtime.close()
+
+
+def _file(source: ModelSource, runtime: Runtime, name: str) -> Path:
+    """The model's file; a temporary one for a model in memory."""
+    if not isinstance(source, ir.Model):
+        return Path(source)
+    path = runtime.folder / f"{name}.onnx"
+    weights = sum(
+        value.const_value.nbytes
+        for graph in source.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    ir.save(source, path, external_data=f"{name}.data" if weights > EXTERNAL_ABOVE else None)
+    return path
