@@ -158,6 +158,8 @@ def _transposed_geometry(
             output.append(natural - head - tail)
             continue
         out = wished[axis] if wished is not None else size * strides[axis]
+        if wished is None and natural < out:
+            raise call.refuse("auto_pad SAME with windows that leave gaps")
         total = max(natural - out, 0)
         begin.append(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2)
         output.append(out)

@@ -17,7 +17,14 @@ def _windows(call: NodeCall, x: Array) -> Windows:
     kernel = call.integers("kernel_shape")
     if kernel is None or x.ndim != len(kernel) + 2:
         raise call.refuse(f"kernel_shape {kernel} does not fit an input of rank {x.ndim}")
-    return resolve_windows(call, x.shape[2:], kernel, ceil_mode=bool(call.integer("ceil_mode", 0)))
+    windows = resolve_windows(call, x.shape[2:], kernel, ceil_mode=bool(call.integer("ceil_mode", 0)))
+    if call.text("auto_pad", "NOTSET").startswith("SAME"):
+        # The specification leaves these open, and runtimes differ.
+        if any(d > 1 for d in windows.dilations):
+            raise call.refuse("auto_pad SAME with dilations")
+        if any(windows.reach(axis) < size for axis, size in enumerate(x.shape[2:])):
+            raise call.refuse("auto_pad SAME with windows that skip input")
+    return windows
 
 
 def _reduce(padded: Array, windows: Windows, combine: Callable[..., Any]) -> Array:

@@ -6,7 +6,7 @@ https://onnx.ai/onnx/operators/onnx__Resize.html
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,12 +75,36 @@ def _nearest(coordinates: Array, mode: str, shrinks: bool) -> Array:
         case "ceil":
             chosen = np.ceil(coordinates)
         case "round_prefer_ceil":
-            chosen = np.floor(coordinates + 0.5)
+            chosen = np.floor(coordinates)
+            chosen += coordinates - chosen >= 0.5
         case "round_prefer_floor":
-            chosen = np.ceil(coordinates - 0.5)
+            chosen = np.floor(coordinates)
+            chosen += coordinates - chosen > 0.5
         case _:
             chosen = np.ceil(coordinates) if shrinks else np.floor(coordinates)
     return chosen.astype(np.int64)
+
+
+def _chosen(call: NodeCall, axis: _Axis, coordinate_mode: str, nearest_mode: str) -> Array:
+    """Input index of every output position in nearest mode.
+
+    Raises:
+        NotCovered: where float32 and exact arithmetic choose different pixels, as then runtimes do too.
+    """
+    ratio = axis.output / axis.size
+    exact = replace(axis, scale=ratio) if np.float32(ratio) == np.float32(axis.scale) else axis
+    narrow, wide = (
+        np.clip(_nearest(_coordinates(a, coordinate_mode, t), nearest_mode, axis.scale < 1), 0, axis.size - 1)
+        for a, t in ((axis, np.float32), (exact, np.float64))
+    )
+    close = False
+    if coordinate_mode == "half_pixel_symmetric":
+        around = [_coordinates(exact, coordinate_mode, np.float64) + shift for shift in (-1e-5, 1e-5)]
+        low, high = (_nearest(c, nearest_mode, axis.scale < 1) for c in around)
+        close = not np.array_equal(low, high)
+    if close or not np.array_equal(narrow, wide):
+        raise call.refuse("a nearest pixel that rounding decides")
+    return narrow
 
 
 def cubic_weight(distance: Array, a: float) -> Array:
@@ -115,9 +139,8 @@ def _interpolation(
 def resize(call: NodeCall) -> Sequence[Array]:
     """Resize of opset 10 and later.
 
-    Nearest indices are decided in float32, as runtimes decide them; weights are computed in the working
-    type. Where ``align_corners`` and ``tf_crop_and_resize`` meet a fractional output size, runtimes
-    disagree: not covered.
+    Where ``align_corners`` and ``tf_crop_and_resize`` meet a fractional output size, and where rounding
+    decides which pixel is nearest, runtimes disagree: not covered.
     """
     x = call.tensor(0)
     if call.version < 11:
@@ -204,11 +227,11 @@ def _apply(
             continue
         if not axis.size or not axis.output:
             raise call.refuse("an empty axis")
+        if antialias and axis.output == axis.size:
+            raise call.refuse("antialias of an axis that keeps its size")
         tail = (1,) * (x.ndim - position - 1)
         if mode == "nearest":
-            coordinates = _coordinates(axis, coordinate_mode, np.float32)
-            indices = _nearest(coordinates, nearest_mode, axis.scale < 1)
-            y = np.take(y, np.clip(indices, 0, axis.size - 1), axis=position)
+            y = np.take(y, _chosen(call, axis, coordinate_mode, nearest_mode), axis=position)
         else:
             coordinates = _coordinates(axis, coordinate_mode, np.float64)
             taken, weights = _interpolation(call, axis, mode, coordinates, antialias)
@@ -218,6 +241,9 @@ def _apply(
                 total += np.take(y, taken[:, tap], axis=position) * weight
             y = total
         if coordinate_mode == "tf_crop_and_resize":
+            if axis.output == axis.size:
+                raise call.refuse("tf_crop_and_resize of an axis that keeps its size")
+            coordinates = _coordinates(axis, coordinate_mode, np.float32)
             beyond = (coordinates < 0) | (coordinates > axis.size - 1)
             outside = outside | beyond.reshape(-1, *tail)
     if outside.any():

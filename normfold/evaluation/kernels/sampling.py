@@ -17,7 +17,7 @@ _CUBIC_A = -0.75
 def affine_grid(call: NodeCall) -> Sequence[Array]:
     """AffineGrid: ``grid[n, p] = theta[n] · (p, 1)`` over the normalised positions p of an output image.
 
-    theta is [N, r, r+1], size [N, C, *S] with r spatial sizes; the grid is [N, *S, r] with x, the last axis, first.
+    theta is [N, r, r+1], size [N, C, *S] with r spatial sizes; the grid is [N, *S, r], its last axis x first.
     https://onnx.ai/onnx/operators/onnx__AffineGrid.html
     """
     theta = working(call.tensor(0))

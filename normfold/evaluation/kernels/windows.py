@@ -81,6 +81,8 @@ def resolve_windows(
         else:
             head, tail = (0, 0) if auto_pad == "VALID" else (pads[axis], pads[axis + rank])
             free = size + head + tail - span
+            if free < 0:
+                raise call.refuse("a kernel larger than the padded input")
             out = (-(-free // stride) if ceil_mode else free // stride) + 1
             if ceil_mode and (out - 1) * stride >= size + head:
                 out -= 1
