@@ -145,8 +145,6 @@ def as_output_error(name: str) -> Iterator[None]:
     """Turns what the operating system says into one line that names the output."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
         raise OutputError(f"{name}: cannot be written: {error.strerror or error}", code="NF920") from error
     except OutputError as error:

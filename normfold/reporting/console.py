@@ -30,11 +30,6 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
         console = Console(
             file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH
         )
-    for run in report.runs or [report]:
-        _print_one(console, run, verbose)
-
-
-def _print_one(console: Console, report: Report, verbose: int) -> None:
     headline = Text(f"{phrases.title(report)}: " if report.inputs else "")
     headline.append(phrases.summary(report), style=_STYLES.get(report.verification.verdict or "", ""))
     console.print(headline)
@@ -55,13 +50,14 @@ def _print_verification(console: Console, report: Report, verbose: int) -> None:
     proof = phrases.algebra(report)
     if proof is not None:
         console.print(Text(f"  {proof}"))
-    shown = verification.rounding if verbose else verification.rounding[:_ROWS_SHOWN]
-    for row in shown:
-        console.print(Text(f"  {phrases.rounding(row)}"))
-    if len(shown) < len(verification.rounding):
-        console.print(Text(f"  … and {len(verification.rounding) - len(shown)} more outputs (-v)"))
-    for row in verification.providers:
-        console.print(Text(f"  {phrases.provider(row)}"))
+    lines = phrases.rounding(report)
+    shown = lines if verbose else lines[:_ROWS_SHOWN]
+    for line in shown:
+        console.print(Text(f"  {line}"))
+    if len(shown) < len(lines):
+        console.print(Text(f"  … and {len(lines) - len(shown)} more (-v)"))
+    for line in phrases.providers(report):
+        console.print(Text(f"  {line}"))
     for message in verification.messages:
         console.print(Text(f"  {message}"))
 

@@ -11,8 +11,8 @@ from normfold.reporting.report import Report
 
 
 def render_json(report: Report) -> str:
-    """Returns strict JSON, indented: NaN and infinities, which JSON lacks, become the strings of their names."""
-    return json.dumps(_plain(report.to_dict()), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """Returns strict ASCII JSON, indented. NaN and infinities, which JSON lacks, become strings."""
+    return json.dumps(_plain(report.to_dict()), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

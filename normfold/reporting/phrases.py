@@ -36,6 +36,8 @@ def summary(report: Report) -> str:
 
 
 def _verdict(report: Report) -> str:
+    if report.command == "fold" and report.summary.get("changed") is False:
+        return "unchanged"
     verification = report.verification
     if verification.verdict is None:
         return "not verified"
@@ -56,25 +58,31 @@ def algebra(report: Report) -> str | None:
     return line
 
 
-def rounding(row: dict[str, Any]) -> str:
-    """One line on the rounding of one output."""
-    values = ", ".join(
-        f"{label} {number(row[key])}"
-        for key, label in (("e0", "original"), ("e1", "folded"), ("bound", "bound"))
-        if row.get(key) is not None
-    )
-    basis = row.get("basis") or row.get("source") or row.get("reference")
-    return f"rounding of {row.get('output')}: {values}" + (f" (against {basis})" if basis else "")
+def rounding(report: Report) -> list[str]:
+    """One line for each output, provider and optimisation level."""
+    first, second = ("A", "B") if report.command == "verify" else ("original", "folded")
+    lines = []
+    for row in report.verification.rounding:
+        line = f"rounding of {row['output']} on {row['provider']}, optimizations {row['optimizations']}: "
+        line += f"{first} {number(row['e0'])}, {second} {number(row['e1'])}, bound {number(row['bound'])}"
+        line += f" from {row['bound_from']}" if row.get("bound_from") else ""
+        lines.append(line if row["status"] == "pass" else f"{line}: {row['status']}")
+    return lines
 
 
-def provider(row: dict[str, Any]) -> str:
-    """One line on one run in onnxruntime."""
-    name = row.get("provider", "?")
-    level = row.get("optimisation") or row.get("optimization") or row.get("level")
-    line = f"onnxruntime {name}" + (f", optimisations {level}" if level is not None else "")
-    line += f": {row.get('status', '?')}"
-    detail = row.get("detail") or row.get("reason") or row.get("message")
-    return line + (f" ({detail})" if detail else "")
+def providers(report: Report) -> list[str]:
+    """One line for each provider that ran everything, and one for each run that something is to be said of."""
+    lines = []
+    levels: dict[str, list[str]] = defaultdict(list)
+    for row in report.verification.providers:
+        if row["status"] == "ok" and not row.get("detail"):
+            levels[row["provider"]].append(row["optimizations"])
+        else:
+            where = f"{row['model']} on {row['provider']}, optimizations {row['optimizations']}"
+            lines.append(f"{where}: {row['status']}" + (f" ({row['detail']})" if row.get("detail") else ""))
+    for name, ran in levels.items():
+        lines.append(f"onnxruntime ran on {name}, optimizations {' and '.join(dict.fromkeys(ran))}")
+    return lines
 
 
 def kept_by_code(sites: list[Site]) -> list[tuple[str, str, str, list[Site]]]:

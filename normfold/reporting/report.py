@@ -78,7 +78,8 @@ class Report:
     Attributes:
         command: ``fold``, ``inspect``, ``verify``, ``explain``.
         tool: versions of normfold and of what it ran on.
-        exit: the exit code: 0 fine, 1 findings or mismatch, 2 unusable input or output, 3 inconclusive, 4 internal error.
+        exit: the exit code: 0 fine, 1 findings or mismatch, 2 unusable input or output, 3 inconclusive,
+            4 internal error.
         inputs: path (``None`` for a model in memory), bytes and SHA-256 of each model and of its data files.
         outputs: the same of what was written; empty where nothing was.
         sites: every normalisation and constant affine, and what became of it.
