@@ -27,17 +27,13 @@ def _section(report: Report) -> list[str]:
 
 def _verification(report: Report) -> list[str]:
     verification = report.verification
-    remarks = [
-        phrases.algebra(report),
-        *map(phrases.provider, verification.providers),
-        *verification.messages,
-    ]
+    remarks = [phrases.algebra(report), *phrases.providers(report), *verification.messages]
     lines = [f"- {_escape(remark)}" for remark in remarks if remark]
     if verification.rounding:
-        lines += ["", "| output | original's error | folded error | bound |", "|---|---|---|---|"]
+        lines += ["", "| output | provider | optimizations | e0 | e1 | bound |", "|---|---|---|---|---|---|"]
         for row in verification.rounding:
-            cells = [str(row.get("output")), *(phrases.number(row.get(key)) for key in ("e0", "e1", "bound"))]
-            lines.append(_row(cells))
+            where = [str(row[key]) for key in ("output", "provider", "optimizations")]
+            lines.append(_row([*where, *(phrases.number(row[key]) for key in ("e0", "e1", "bound"))]))
     return ["", "### Verification", "", *lines] if lines else []
 
 

@@ -71,7 +71,7 @@ def rounding(report: Report) -> list[str]:
 
 
 def providers(report: Report) -> list[str]:
-    """One line for each provider that ran everything, and one for each run that something is to be said of."""
+    """One line for each provider that ran everything, and one for each run with something to say."""
     lines = []
     levels: dict[str, list[str]] = defaultdict(list)
     for row in report.verification.providers:
