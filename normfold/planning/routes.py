@@ -114,46 +114,58 @@ class Planner:
 
     def _cost_before(self, site: ir.Node) -> Elements:
         cost = Elements()
-        self._charge(cost, site.outputs[0], virtual(site).affine)
+        self._charge(cost, site.outputs[0], virtual(site).affine, _from_batchnorm(site))
         return cost
 
     def _plus_composed(self, before: Elements, plan: Plan) -> Elements:
         cost = before.copy()
         for walk in plan.walks:
             for node in walk.composed:
-                self._charge(cost, node.outputs[0], virtual(node).affine)
+                self._charge(cost, node.outputs[0], virtual(node).affine, _from_batchnorm(node))
         return cost
 
     def _cost_after(self, plan: Plan) -> Elements:
         cost = Elements()
         if plan.route.rest is not None:
-            self._charge(cost, plan.site.outputs[0], plan.route.rest)
+            self._charge(cost, plan.site.outputs[0], plan.route.rest, _from_batchnorm(plan.site))
         for deposit in plan.deposits:
             if not deposit.free:
                 self._charge(cost, deposit.value, deposit.affine)
         for walk in plan.walks:
             for node, affine in walk.composed.items():
-                self._charge(cost, node.outputs[0], affine)
+                self._charge(cost, node.outputs[0], affine, _from_batchnorm(node))
         return cost
 
-    def _charge(self, cost: Elements, value: ir.Value, affine: Affine) -> None:
-        cost.add(self._workspace.dims(value), passes(affine), unknown=value.name or "?")
+    def _charge(self, cost: Elements, value: ir.Value, affine: Affine, from_batchnorm: bool = False) -> None:
+        times = passes(affine, from_batchnorm=from_batchnorm)
+        cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
 
 
-def passes(affine: Affine) -> int:
-    """Elementwise passes over the value that the affine takes when it is spelled out.
+def _from_batchnorm(node: ir.Node) -> bool:
+    return virtual(node).batchnorm is not None
 
-    One for a scale or a shift alone, or for both per channel (a BatchNormalization); two otherwise.
+
+def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
+    """Elementwise passes over the value that the affine takes when it is spelled out (docs/decisions/0004).
+
+    One for a scale or a shift alone, or for both in a BatchNormalization; two otherwise.
     """
     if affine.is_identity:
         return 0
     both = affine.has_scale and affine.has_shift
-    return 2 if both and not is_batchnorm(affine) else 1
+    return 2 if both and not fits_batchnorm(affine, from_batchnorm=from_batchnorm) else 1
 
 
-def is_batchnorm(affine: Affine) -> bool:
-    """Whether one BatchNormalization can say it: constants vary on the channel axis 1 only."""
-    return affine.rank >= 2 and set(affine.axes) <= {1}
+def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
+    """Whether one BatchNormalization says it best: scale and shift per channel, axis 1.
+
+    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal.
+    """
+    if affine.rank < 2 or not affine.has_scale:
+        return False
+    if from_batchnorm:
+        return set(affine.axes) <= {1}
+    return affine.has_shift and affine.axes == (1,)
 
 
 def _most_specific(refusals: list[Refused]) -> Refused:

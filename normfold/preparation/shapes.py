@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 
-# Output shape and type equal to the first input's. Only used where shape inference gave nothing.
+# Output shape and type equal to the first input's.
 _SHAPE_PRESERVING = frozenset(
     {
         "BatchNormalization",
@@ -33,21 +31,19 @@ _SHAPE_PRESERVING = frozenset(
 )
 
 
+_MOST_ROUNDS = 8
+
+
 class Shapes:
     """Shape and type of values; symbolic dimensions are names, unknown ones ``None``."""
 
     def __init__(self, model: ir.Model) -> None:
         self._dims: dict[ir.Value, Dims | None] = {}
         self._types: dict[ir.Value, ir.DataType | None] = {}
-        inferred = model.clone()
-        with contextlib.suppress(onnx.shape_inference.InferenceError):
-            ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(inferred)
+        inferred = _inferred(model)
         for own, other in zip(_values(model), _values(inferred), strict=True):
             self._dims[own] = _dims(other.shape)
             self._types[own] = other.dtype
-        for graph in model.graphs():
-            for node in graph:
-                self._fill(node)
 
     def dims(self, value: ir.Value) -> Dims | None:
         """Dimensions, ``None`` where not even the rank is known."""
@@ -67,28 +63,42 @@ class Shapes:
     def copy(self, source: ir.Value, target: ir.Value) -> None:
         self.set(target, self.dims(source), self.dtype(source))
 
-    def _fill(self, node: ir.Node) -> None:
-        """What inference cannot know behind an operator it does not know: the rank that a weight implies."""
-        if (
-            not node.outputs
-            or not node.inputs
-            or node.inputs[0] is None
-            or node.domain not in ("", "ai.onnx")
-        ):
-            return
-        source, target = node.inputs[0], node.outputs[0]
-        if self._types.get(target) is None and node.op_type in (
-            _SHAPE_PRESERVING | {"Conv", "ConvTranspose"}
-        ):
-            self._types[target] = self._types.get(source)
-        if self._dims.get(target) is not None:
-            return
-        if node.op_type in _SHAPE_PRESERVING:
-            self._dims[target] = self._dims.get(source)
-        elif node.op_type == "Conv" and len(node.inputs) > 1 and node.inputs[1] is not None:
-            weight = self._dims.get(node.inputs[1])
-            if weight is not None:
-                self._dims[target] = (None, weight[0], *(None for _ in weight[2:]))
+
+def _inferred(model: ir.Model) -> ir.Model:
+    """A copy with onnx's own inference applied, helped on where it gives up although the rank is certain."""
+    copy = model.clone()
+    for _ in range(_MOST_ROUNDS):
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+        helped = [_state_rank(node) for graph in copy.graphs() for node in graph]
+        if not any(helped):
+            break
+    return copy
+
+
+def _state_rank(node: ir.Node) -> bool:
+    """Give the first output the shape that the operator implies, where inference left none. True if it helped."""
+    if not node.outputs or not node.inputs or node.inputs[0] is None or node.domain not in ("", "ai.onnx"):
+        return False
+    source, target = node.inputs[0], node.outputs[0]
+    if target.shape is not None:
+        return False
+    second = node.inputs[1] if len(node.inputs) > 1 else None
+    shape: ir.Shape | None = None
+    if node.op_type in _SHAPE_PRESERVING:
+        shape = source.shape
+    elif node.op_type == "Conv" and second is not None and second.shape is not None:
+        shape = ir.Shape([None, second.shape[0], *(None for _ in second.shape[2:])])
+    elif node.op_type == "ConvTranspose" and second is not None and second.shape is not None:
+        shape = ir.Shape([None for _ in second.shape])
+    elif node.op_type == "Reshape" and second is not None and second.shape is not None:
+        length = second.shape[0] if len(second.shape) == 1 else None
+        shape = ir.Shape([None] * length) if isinstance(length, int) else None
+    if shape is None:
+        return False
+    target.shape = shape
+    if target.dtype is None and source.dtype is not None:
+        target.dtype = source.dtype
+    return True
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

@@ -58,6 +58,14 @@ class VirtualAffine:
     records: list[SiteRecord] = field(default_factory=list)
     touched: bool = False
 
+    @property
+    def batchnorm(self) -> tuple[ir.Node, tuple[ir.Value | None, ...]] | None:
+        """The BatchNormalization among the nodes that it replaced, with its inputs."""
+        for member, inputs in zip(self.spelling, self.inputs, strict=True):
+            if member.op_type == "BatchNormalization":
+                return member, inputs
+        return None
+
 
 def is_virtual(node: ir.Node | None) -> bool:
     return node is not None and node.domain == DOMAIN

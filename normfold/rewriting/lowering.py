@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64, vector
-from normfold.planning.routes import is_batchnorm
+from normfold.planning.routes import fits_batchnorm
 from normfold.preparation.constants import Constant64
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import VirtualAffine, virtual
@@ -20,16 +20,15 @@ def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
         return _restore(node, content)
     if content.affine.is_identity:
         return _vanish(node)
-    batchnorm = _batchnorm_of(content)
-    if batchnorm is not None and _fits_batchnorm(content.affine):
-        return _as_batchnorm(node, content.affine, batchnorm, workspace)
+    if fits_batchnorm(content.affine, from_batchnorm=content.batchnorm is not None):
+        return _as_batchnorm(node, content, workspace)
     return _as_arithmetic(node, content.affine, workspace)
 
 
 def shortens(content: VirtualAffine) -> bool:
     """Whether the chain can be said in fewer nodes than it was made of."""
     affine = content.affine
-    if _batchnorm_of(content) is not None and _fits_batchnorm(affine):
+    if fits_batchnorm(affine, from_batchnorm=content.batchnorm is not None):
         needed = 1
     else:
         needed = affine.has_scale + affine.has_shift
@@ -47,10 +46,6 @@ def is_bias(node: ir.Node, workspace: Workspace) -> bool:
         and not affine.has_scale
         and all(axis == affine.rank - 1 for axis in affine.shift_axes)
     )
-
-
-def _fits_batchnorm(affine: Affine) -> bool:
-    return affine.has_scale and is_batchnorm(affine)
 
 
 def _restore(node: ir.Node, content: VirtualAffine) -> list[ir.Node]:
@@ -80,43 +75,51 @@ def _vanish(node: ir.Node) -> list[ir.Node]:
     return []
 
 
-def _batchnorm_of(content: VirtualAffine) -> tuple[ir.Node, tuple[ir.Value | None, ...]] | None:
-    for member, inputs in zip(content.spelling, content.inputs, strict=True):
-        if member.op_type == "BatchNormalization":
-            return member, inputs
-    return None
+def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -> list[ir.Node]:
+    """A BatchNormalization: the one that was there with the same statistics, or one of mean 0 and variance 1 − epsilon.
 
-
-def _as_batchnorm(
-    node: ir.Node,
-    affine: Affine,
-    batchnorm: tuple[ir.Node, tuple[ir.Value | None, ...]],
-    workspace: Workspace,
-) -> list[ir.Node]:
-    """The BatchNormalization that was there, with the same statistics and new ``scale = s·√(var + eps)``, ``B = t + s·mean``."""
-    member, inputs = batchnorm
-    mean, var = (workspace.constants.array(v) for v in inputs[3:5])
-    assert mean is not None and var is not None
+    With ``scale = s·√(var + epsilon)`` and ``B = t + s·mean`` it computes ``s·x + t``.
+    """
+    x, y, graph = node.inputs[0], node.outputs[0], node.graph
+    assert x is not None and graph is not None
+    found = content.batchnorm
+    member, inputs = found if found is not None else (_plain_batchnorm(workspace), (None,) * 5)
+    old_scale, old_bias, old_mean, old_var = inputs[1:5]
+    mean, var = workspace.constants.array(old_mean), workspace.constants.array(old_var)
     epsilon = member.attributes.get_float("epsilon", 1e-5)
-    size = mean.size
+    dtype = workspace.constants.dtype_of(old_scale if old_scale is not None else y)
+    affine = content.affine
+    size = mean.size if mean is not None else max(affine.scale.size, affine.shift.size)
+
+    def parameter(values: Array64, stem: str, old: ir.Value | None = None) -> ir.Value:
+        name = old.name if old is not None and old.name else f"{y.name}_{stem}"
+        return new_initializer(Constant64.of(values, dtype), name, graph, workspace, replaces=old)
+
+    if mean is None or var is None:
+        mean = np.zeros(size)
+        var = Constant64.of(np.full(size, 1.0 - epsilon), dtype).rounded().astype(np.float64)
+        old_mean, old_var = parameter(mean, "mean"), parameter(var, "var")
     scale, shift = vector(affine.scale, 1, size), vector(affine.shift, 1, size)
-    dtype = workspace.constants.dtype_of(inputs[1])
-    graph = node.graph
-    assert graph is not None
-    y = node.outputs[0]
-    for slot, value in enumerate(inputs):
-        member.replace_input_with(slot, value)
-    member.replace_input_with(0, node.inputs[0])
-    for slot, values in ((1, scale * np.sqrt(var + epsilon)), (2, shift + scale * mean)):
-        old = inputs[slot]
-        assert old is not None
-        constant = Constant64.of(values, dtype)
-        member.replace_input_with(
-            slot, new_initializer(constant, old.name or f"{y.name}_scale", graph, workspace, replaces=old)
-        )
+    operands = [
+        x,
+        parameter(scale * np.sqrt(var + epsilon), "scale", old_scale),
+        parameter(shift + scale * mean, "bias", old_bias),
+        old_mean,
+        old_var,
+    ]
+    member.resize_inputs(len(operands))
+    for slot, operand in enumerate(operands):
+        member.replace_input_with(slot, operand)
     graph.insert_before(node, member)
     _take_over(node, member.outputs[0])
     return [member]
+
+
+def _plain_batchnorm(workspace: Workspace) -> ir.Node:
+    attributes: dict[str, float | int] = {"epsilon": 1e-5}
+    if workspace.opset < 7:
+        attributes["is_test"] = 1
+    return ir.node("BatchNormalization", [None] * 5, attributes)
 
 
 def _as_arithmetic(node: ir.Node, affine: Affine, workspace: Workspace) -> list[ir.Node]:
