@@ -8,14 +8,14 @@ VERIFICATION_CODES: tuple[Code, ...] = (
     Code(
         "NF201",
         "float64 proof fails",
-        "Evaluated in float64, with weights before rounding, a part of the folded model computes other values than the original.",
+        "In float64, with weights before rounding, a part of the folded model computes other values.",
         "The difference is larger than float64 rounding can explain, so the change is not an identity.",
-        "Report it with the model's names and shapes; --skip the rule that acted on the named value, or --keep the value.",
+        "Report it; meanwhile --skip the rule that acted on the named value, or --keep the value.",
     ),
     Code(
         "NF202",
         "site is not proven",
-        "The proof could not exercise a site, or could not tell the original from one with a planted error there.",
+        "The proof could not exercise a site, or did not notice an error planted there.",
         "A comparison that would accept an error says nothing; it is not a pass.",
         "Give real inputs with --data or sizes with --shape, or --keep the named value.",
     ),
@@ -45,7 +45,7 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "outputs are not finite",
         "An output holds NaN or Inf.",
         "Differences of such values mean nothing.",
-        "Give realistic inputs with --data, or accept them where the original has them with --allow-nonfinite.",
+        "Give realistic inputs with --data; --allow-nonfinite accepts what the original has too.",
     ),
     Code(
         "NF207",
@@ -66,7 +66,7 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "not covered by the float64 evaluator",
         "The model holds an operator, or a case of one, that the float64 evaluator does not compute.",
         "The part of the model that holds it has no float64 reference.",
-        "Where onnxruntime runs the model, rounding is judged by the original's own response to noise instead.",
+        "Where onnxruntime runs the model, its own response to noise judges rounding instead.",
     ),
     Code(
         "NF210",
@@ -106,9 +106,9 @@ VERIFICATION_CODES: tuple[Code, ...] = (
     Code(
         "NF215",
         "runtime's optimiser changes the folded model",
-        "With graph optimisations on, onnxruntime computes other values for the folded model than with them off.",
+        "With graph optimisations on, onnxruntime computes other values for the folded model.",
         "What would be deployed is not what was proven.",
-        "Report it with the model's structure; deploy with the optimisation disabled, or --keep the sites around it.",
+        "Deploy with the optimisation disabled, or --keep the sites around it.",
     ),
     Code(
         "NF216",

@@ -1,7 +1,7 @@
 """Compares two models. Knows nothing of how a fold was done.
 
-A fold is proven in float64, region by region; any two models are compared end to end, where the original's own rounding
-sets the bound, and on execution providers of onnxruntime.
+A fold is proven in float64, region by region; any two models are compared end to end, where the original's
+own rounding sets the bound, and on execution providers of onnxruntime.
 """
 
 from normfold.verification.algebra import prove_fold

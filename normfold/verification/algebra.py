@@ -1,4 +1,5 @@
-"""The float64 proof: every region of the difference computes the same before and after, and would notice an error."""
+"""The float64 proof: every region of the difference computes the same before and after, and would notice an
+error."""
 
 from __future__ import annotations
 
@@ -246,9 +247,10 @@ def prove_fold(
 ) -> dict[str, Any]:
     """Proves in float64, region by region, that a fold changed nothing.
 
-    Values of the same name mean the same in both models; whatever differs between the models is cut into regions whose
-    boundaries are such values, and each region is run on both sides on random boundary values. Then, for each site that
-    the fold acted on, a small error is planted into the original, and the comparison must reject it.
+    Values of the same name mean the same in both models; whatever differs between the models is cut into
+    regions whose boundaries are such values, and each region is run on both sides on random boundary values.
+    Then, for each site that the fold acted on, a small error is planted into the original, and the comparison
+    must reject it.
 
     Args:
         original: the original, local functions inlined.
@@ -257,11 +259,12 @@ def prove_fold(
         sites: what was found and what was done; sites that were kept are not looked at.
         refold: folds a small model of one region anew, for sites whose own constants cannot show an error.
         options: seed, and whether to be thorough.
-        observe: runs the original and returns its values' shapes; called only where inference cannot tell them.
+        observe: runs the original and returns its values' shapes; called only where inference cannot tell
+            them.
 
     Returns:
-        ``regions``, ``sites`` and ``proven`` (counts), ``unproven`` and ``failed`` (names and mismatches), ``reasons`` by
-        unproven name, ``max_error``, ``max_ratio_to_bound``, ``families``, ``seconds``.
+        ``regions``, ``sites`` and ``proven`` (counts), ``unproven`` and ``failed`` (names and mismatches),
+        ``reasons`` by unproven name, ``max_error``, ``max_ratio_to_bound``, ``families``, ``seconds``.
     """
     begun = time.perf_counter()
     prover = Prover(original, folded, exact, refold, options, observe or (lambda _variant: None))

@@ -1,4 +1,5 @@
-"""Shapes and values for the boundary of a region: small where the region allows it, consistent with each other always."""
+"""Shapes and values for the boundary of a region: small where the region allows it, consistent with each
+other always."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Draft:
 
 @dataclass(frozen=True)
 class Observation:
-    """The values of the main graph in one run of the original: all shapes, and the content of what is not floating."""
+    """The values of the main graph in one run of the original: all shapes, and the content of what is not
+    floating."""
 
     shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]
     contents: Mapping[str, np.ndarray]
@@ -55,8 +57,8 @@ class Boundaries:
 
     Args:
         index: the original.
-        observe: runs the original on its ``variant``-th set of inputs; ``None`` where no run is possible. Called at most once
-            per variant, and only if some region needs it.
+        observe: runs the original on its ``variant``-th set of inputs; ``None`` where no run is possible.
+            Called at most once per variant, and only if some region needs it.
     """
 
     def __init__(self, index: GraphIndex, observe: Callable[[int], Observation | None]) -> None:
@@ -173,8 +175,8 @@ def _infer(index: GraphIndex) -> tuple[dict[Key, Dims], dict[Key, np.dtype]]:
 def _shrunk(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, tuple[int, ...]]:
     """Shapes with smaller images and batches, proportions between boundary values kept.
 
-    Sizes shrink by whole factors to at least 8, and keep their remainder modulo 8, on which paddings and overhangs of
-    strided windows depend.
+    Sizes shrink by whole factors to at least 8, and keep their remainder modulo 8, on which paddings and
+    overhangs of strided windows depend.
     """
     if max((math.prod(s) for s in shapes.values()), default=0) <= SHRINK_ABOVE:
         return dict(shapes)

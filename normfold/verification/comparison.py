@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +21,8 @@ RELATIVE = 1e-12
 NOISE_FACTOR = 16.0
 NOISE_ULPS = 2.0
 INFORMATIVE = 1e-6
-"""Inputs whose 2-ulp neighbourhood moves the original by more than this part of its largest element say nothing."""
+"""Inputs whose 2-ulp neighbourhood moves the original by more than this part of its largest element say
+nothing."""
 
 REDRAWS = 4
 
@@ -93,8 +95,12 @@ class Side:
                 if name in self.constants:
                     cached[name] = _once(self.constants[name])
                 elif tensor is not None and tensor.dtype.is_floating_point():
-                    cached[name] = _once(lambda tensor=tensor: np.asarray(tensor.numpy()).astype(np.float64))
+                    cached[name] = _once(partial(_as_double, tensor))
         return cached
+
+
+def _as_double(tensor: ir.TensorProtocol) -> np.ndarray:
+    return np.asarray(tensor.numpy()).astype(np.float64)
 
 
 def _once(make: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
@@ -228,9 +234,9 @@ def compare(folded: Runner, reference: Reference, agreement: Agreement) -> None:
     names = list(reference.values)
     try:
         results = folded.run(reference.inputs, names)
-    except Rejected as error:
+    except Rejected as refusal:
         agreement.mismatch = agreement.mismatch or Mismatch(
-            names[0], float("inf"), 0.0, f"the folded side fails: {error}"
+            names[0], float("inf"), 0.0, f"the folded side fails: {refusal}"
         )
         return
     for name in names:

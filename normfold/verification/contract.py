@@ -12,8 +12,13 @@ def signature_differences(a: ir.Model, b: ir.Model) -> Iterator[str]:
 
     A size that only one of them declares is no difference.
     """
-    yield from _compare("input", a.graph.inputs, b.graph.inputs)
+    yield from _compare("input", _required(a), _required(b))
     yield from _compare("output", a.graph.outputs, b.graph.outputs)
+
+
+def _required(model: ir.Model) -> list[ir.Value]:
+    """Inputs without a default. Until IR version 3 every initializer had to be listed as an input too."""
+    return [value for value in model.graph.inputs if not value.is_initializer()]
 
 
 def _compare(kind: str, a: Sequence[ir.Value], b: Sequence[ir.Value]) -> Iterator[str]:

@@ -19,7 +19,8 @@ class Difference:
     Attributes:
         original: nodes of the original without an equal counterpart.
         folded: nodes of the folded model without an equal counterpart.
-        constant_outputs: keys of graph outputs that are constant in at least one model and not literally equal.
+        constant_outputs: keys of graph outputs that are constant in at least one model and not literally
+            equal.
         missing_outputs: names of outputs of the original that the folded model does not have.
     """
 
@@ -35,7 +36,8 @@ class Differ:
     Args:
         original: the model that is right by definition.
         folded: the model to be judged.
-        edited: names of initializers of ``folded`` whose exact content is not what is stored; they equal nothing.
+        edited: names of initializers of ``folded`` whose exact content is not what is stored; they equal
+            nothing.
     """
 
     def __init__(self, original: GraphIndex, folded: GraphIndex, edited: Collection[str] = ()) -> None:
@@ -112,14 +114,14 @@ class Differ:
         """Whether both models' opsets give the operator the same definition."""
         known = self._same_operator.get((domain, op_type))
         if known is None:
-            versions = [index.model.graph.opset_imports.get(domain) for index in (self.original, self.folded)]
-            known = versions[0] == versions[1]
-            if not known and None not in versions:
+            left, right = (
+                index.model.graph.opset_imports.get(domain) for index in (self.original, self.folded)
+            )
+            known = left == right
+            if not known and left is not None and right is not None:
                 try:
-                    since = {
-                        onnx.defs.get_schema(op_type, version, domain).since_version for version in versions
-                    }
-                    known = len(since) == 1
+                    schemas = [onnx.defs.get_schema(op_type, version, domain) for version in (left, right)]
+                    known = schemas[0].since_version == schemas[1].since_version
                 except onnx.defs.SchemaError:
                     known = False
             self._same_operator[(domain, op_type)] = known

@@ -19,7 +19,7 @@ from normfold.verification.ledger import Ledger
 from normfold.verification.noise import noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import Outcome, run_model
-from normfold.verification.reference import Reference, float64_reference, observe
+from normfold.verification.reference import Reference, float64_reference, largest_change, observe
 from normfold.verification.rounding import Judgement, column, judge, ulp, within
 from normfold.verification.runtime import (
     CPU,
@@ -33,8 +33,8 @@ from normfold.verification.runtime import (
 from normfold.verification.selection import Selection, Unaccepted, select
 
 DISTRUST = 64.0
-"""Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the model's own types,
-the evaluator computes something else, and its reference is not used."""
+"""Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the
+model's own types, the evaluator computes something else, and its reference is not used."""
 
 EVALUATOR = "evaluator"
 
@@ -200,7 +200,7 @@ class EndToEnd:
         """The truth to compare with, how far noise moves the original, and where the bound comes from."""
         missing = reference.missing or self._distrusted(base, reference)
         if missing is None:
-            return reference.runs, base.spread, "float64"
+            return reference.runs, _larger(reference.response, base.spread), "float64"
         response = self._noise_response(provider, base)
         if response is None:
             self._ledger.add(
@@ -212,8 +212,7 @@ class EndToEnd:
             "NF209",
             f"no float64 reference ({missing}); rounding was judged by the response to noise",
         )
-        spread = {name: max(response[name], base.spread.get(name, 0.0)) for name in response}
-        return [_as_double(run) for run in base.runs], spread, "noise"
+        return [_as_double(run) for run in base.runs], _larger(response, base.spread), "noise"
 
     def _distrusted(self, base: Outcome, reference: Reference) -> str | None:
         for output in self._outputs:
@@ -224,9 +223,8 @@ class EndToEnd:
             )
             if not is_floating(ran.dtype) or truth.shape != ran.shape or not truth.size:
                 continue
-            own = float(np.nanmax(np.abs(native.astype(np.float64) - truth)))
-            there = float(np.nanmax(np.abs(ran.astype(np.float64) - truth)))
-            floor = ulp(float(np.nanmax(np.abs(truth))), ran.dtype)
+            own, there = largest_change(native, truth), largest_change(ran, truth)
+            floor = ulp(largest_change(truth, np.zeros_like(truth)), ran.dtype)
             if there > DISTRUST * max(own, floor):
                 return f"onnxruntime and the evaluator disagree on output '{output}' by {there:.2g}"
         return None
@@ -243,9 +241,7 @@ class EndToEnd:
                 return None
             for run, other in zip(base.runs, moved.runs, strict=True):
                 for name in self._outputs:
-                    if is_floating(run[name].dtype) and run[name].shape == other[name].shape:
-                        change = np.abs(run[name].astype(np.float64) - other[name].astype(np.float64))
-                        response[name] = max(response[name], float(np.nanmax(change, initial=0.0)))
+                    response[name] = max(response[name], largest_change(run[name], other[name]))
         self._noise = response
         return response
 
@@ -315,7 +311,8 @@ class EndToEnd:
                 self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}")
 
     def _in_evaluator(self, reference: Reference) -> None:
-        """The comparison where no provider ran the original: both models in the evaluator, in their own types."""
+        """The comparison where no provider ran the original: both models in the evaluator, in their own
+        types."""
         if reference.missing is not None:
             self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {reference.missing}")
             return
@@ -328,7 +325,7 @@ class EndToEnd:
             self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {error}")
             return
         for output in self._outputs:
-            judgement = self._judge(output, reference.runs, runs[0], runs[1], 0.0)
+            judgement = self._judge(output, reference.runs, runs[0], runs[1], reference.response[output])
             self._report.rounding.append(judgement.as_dict(EVALUATOR, False, "float64"))
             self._enter(judgement, EVALUATOR, False)
         self._check_tolerances(EVALUATOR, runs[0], runs[1])
@@ -373,6 +370,10 @@ class _Attempt:
             return self._evaluator.run(inputs, self._outputs)
         except NotCovered as error:
             raise Unaccepted(str(error)) from error
+
+
+def _larger(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
 
 
 def _as_double(run: Arrays) -> Arrays:

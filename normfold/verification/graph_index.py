@@ -1,4 +1,5 @@
-"""What the comparison needs to know of one model: its values by scope and name, what is constant, who reads what."""
+"""What the comparison needs to know of one model: its values by scope and name, what is constant, who reads
+what."""
 
 from __future__ import annotations
 

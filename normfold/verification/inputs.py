@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -13,7 +15,8 @@ from normfold.errors import InputError
 from normfold.verification.options import VerifyOptions
 
 FAMILIES = ("normal", "uniform", "large-mean", "impulse", "constant")
-"""Kinds of floating-point inputs: N(0, 1); U[0, 1); N(10, 1); zero but for single ones, at the border above all; 0.5."""
+"""Kinds of floating-point inputs: N(0, 1); U[0, 1); N(10, 1); zero but for single ones, at the border above
+all; 0.5."""
 
 SPATIAL_SIZES = (32, 48, 64, 224, 320, 512, 2, 1)
 SIZES = (2, 1, 32, 48, 64, 224, 320, 512)
@@ -46,6 +49,12 @@ class InputSpec:
 def is_floating(dtype: np.dtype) -> bool:
     """Whether the type is a floating-point type, bfloat16 and the 8-bit formats included."""
     return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
+
+
+def machine_epsilon(dtype: np.dtype) -> float:
+    """Distance from 1 to the next larger number of a floating-point type."""
+    finfo: Any = np.finfo if dtype.kind == "f" else ml_dtypes.finfo
+    return float(finfo(dtype).eps)
 
 
 def signature(model: ir.Model, options: VerifyOptions | None = None) -> list[InputSpec]:
@@ -100,8 +109,8 @@ def _shape_of(value: ir.Value, name: str, options: VerifyOptions) -> tuple[int |
 def assignments(specs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
     """Sizes for the dynamic axes, the most useful first.
 
-    Axes that only ever come first are batches; the others are tried at common image and sequence sizes, equal ones
-    before mixed ones.
+    Axes that only ever come first are batches; the others are tried at common image and sequence sizes, equal
+    ones before mixed ones.
     """
     batch, spatial, other = _roles(specs)
     if not (batch or spatial or other):
@@ -168,7 +177,8 @@ def draw(
         shapes: their static shapes.
         families: floating-point families; with several, axis 0 takes them in turn.
         rng: source of all randomness.
-        integers: smallest and largest integer to draw. 8-bit images take their whole range where it is (0, 1).
+        integers: smallest and largest integer to draw. 8-bit images take their whole range where it is (0,
+            1).
 
     Returns:
         Arrays by input name, in the inputs' own types. Strings are drawn from ``"a"`` and ``"b"``.

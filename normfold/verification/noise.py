@@ -1,18 +1,19 @@
-"""The original's own response to noise of the size of rounding: the bound where no float64 reference is to be had."""
+"""The original's own response to noise of the size of rounding: the bound where no float64 reference is to be
+had."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
 
 NOISE_ULPS = 2.0
 DRAWS = 2
+ROUNDED_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 def noisy_models(model: ir.Model, folder: Path, seed: int) -> Iterator[Path]:
@@ -27,24 +28,20 @@ def noisy_models(model: ir.Model, folder: Path, seed: int) -> Iterator[Path]:
         copy = model.clone()
         for graph in copy.graphs():
             for position, value in enumerate(graph.initializers.values()):
-                if value.const_value is not None and value.const_value.dtype in _NOISY:
+                if value.const_value is not None and value.const_value.dtype in ROUNDED_TYPES:
                     value.const_value = _noisy_tensor(value.const_value, (seed, number, position))
         path = folder / f"noisy{number}.onnx"
         ir.save(copy, path, external_data=f"noisy{number}.data")
         yield path
 
 
-_NOISY = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-
-
 def _noisy_tensor(tensor: ir.TensorProtocol, seed: tuple[int, ...]) -> ir.LazyTensor:
-    def evaluate() -> ir.Tensor:
+    def evaluate() -> ir.TensorProtocol:
         content = jitter(np.asarray(tensor.numpy()), np.random.default_rng(seed))
         return ir.Tensor(content, name=tensor.name)
 
-    return ir.LazyTensor(
-        evaluate, dtype=tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name, cache=False
-    )
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=shape, name=tensor.name, cache=False)
 
 
 def noisy_batches(batches: Sequence[Arrays], seed: int) -> list[Arrays]:
@@ -58,7 +55,6 @@ def noisy_batches(batches: Sequence[Arrays], seed: int) -> list[Arrays]:
 
 def jitter(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The array with every element moved by up to two units in the last place of its type; zeros stay."""
-    eps = float(ml_dtypes.finfo(array.dtype).eps)
     noise = rng.uniform(-1.0, 1.0, array.shape)
-    moved = array.astype(np.float64) * (1.0 + NOISE_ULPS * eps * noise)
+    moved = array.astype(np.float64) * (1.0 + NOISE_ULPS * machine_epsilon(array.dtype) * noise)
     return np.asarray(moved.astype(array.dtype))

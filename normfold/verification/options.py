@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-ModelSource = str | Path | ir.Model
+ModelSource = str | os.PathLike[str] | ir.Model
 """A model file, or a model in memory."""
 
-DataSource = str | Path | Mapping[str, np.ndarray]
+DataSource = str | os.PathLike[str] | Mapping[str, np.ndarray]
 """Where real inputs come from: a file, a folder, or arrays by input name with samples along axis 0."""
 
 
@@ -21,12 +21,12 @@ class VerifyOptions:
     """Options of a verification. The defaults need no knowledge of the model.
 
     Attributes:
-        data: real inputs, used instead of generated ones: ``.npz`` (keys are input names), ``.npy``, a folder of
-            either, an ONNX test data set, or arrays by input name. Axis 0 of every array counts samples.
+        data: real inputs, used instead of generated ones: ``.npz`` (keys are input names), ``.npy``, a folder
+            of either, an ONNX test data set, or arrays by input name. Axis 0 of every array counts samples.
         shapes: full shape of an input by name, for inputs with dynamic axes.
         dims: size of a named dynamic axis by its name.
-        providers: execution providers that must be exercised, such as ``("cpu", "cuda")``. Empty: the CPU provider
-            where onnxruntime is installed, without insisting on it.
+        providers: execution providers that must be exercised, such as ``("cpu", "cuda")``. Empty: the CPU
+            provider where onnxruntime is installed, without insisting on it.
         seed: seed of all generated inputs.
         thorough: all input families and sizes, and no budget.
         allow_nonfinite: accept NaN and Inf where the original has the same ones.

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.inputs import Arrays
+from normfold.verification.reference import largest_change
 from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, Session
 
 Status = Literal["ok", "refused", "crashed", "not registered", "not assigned"]
@@ -121,8 +120,4 @@ def _described(session: Session, provider: str) -> Outcome:
 
 
 def _spread(name: str, runs: Sequence[Arrays]) -> float:
-    first = runs[0][name]
-    if not is_floating(first.dtype) or not first.size:
-        return 0.0
-    base = first.astype(np.float64)
-    return max(float(np.nanmax(np.abs(run[name].astype(np.float64) - base))) for run in runs[1:])
+    return max(largest_change(runs[0][name], run[name]) for run in runs[1:])

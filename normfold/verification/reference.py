@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation import Evaluator, NotCovered
+from normfold.evaluation.promotion import native_slots
 from normfold.verification.boundary import Observation
-from normfold.verification.inputs import Arrays
+from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
+from normfold.verification.noise import ROUNDED_TYPES
 from normfold.verification.options import VerifyOptions
 
 OBSERVED_ELEMENTS = 65536
@@ -32,12 +35,15 @@ class Reference:
     Attributes:
         runs: outputs of each run, in float64.
         native: outputs of the first run in the model's own types, for a check of the evaluator itself.
+        response: how far each output moves in the first run when all weights move by up to one unit in the
+            last place of their type, as they do when they are rounded anew.
         missing: why there are no references, ``None`` where there are.
         seconds: time taken.
     """
 
     runs: list[Arrays] = field(default_factory=list)
     native: Arrays = field(default_factory=dict)
+    response: dict[str, float] = field(default_factory=dict)
     missing: str | None = None
     seconds: float = 0.0
 
@@ -81,10 +87,40 @@ def float64_reference(
             reference.runs.append(evaluator.run(batch, outputs, observe=watch.check))
         native = Evaluator(model, precision="native")
         reference.native = native.run(batches[0], outputs, observe=watch.check)
+        moved = Evaluator(model, constants=_moved_weights(model, options.seed))
+        for name, value in moved.run(batches[0], outputs, observe=watch.check).items():
+            reference.response[name] = largest_change(reference.runs[0][name], value)
     except (NotCovered, OverBudget) as error:
         reference.missing, reference.runs = str(error), []
     reference.seconds = time.monotonic() - begun
     return reference
+
+
+def largest_change(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest finite difference between two arrays of one shape; zero for anything that is not floating."""
+    if not (is_floating(a.dtype) and is_floating(b.dtype)) or a.shape != b.shape:
+        return 0.0
+    change = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return float(np.max(change, initial=0.0, where=np.isfinite(change)))
+
+
+def _moved_weights(model: ir.Model, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    moved: dict[str, Callable[[], np.ndarray]] = {}
+    for graph in model.graphs():
+        for position, (name, value) in enumerate(graph.initializers.items()):
+            structural = any(
+                use.idx in native_slots(use.node.domain, use.node.op_type) for use in value.uses()
+            )
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype in ROUNDED_TYPES and not structural:
+                moved[name] = partial(_moved, tensor, (seed, position))
+    return moved
+
+
+def _moved(tensor: ir.TensorProtocol, seed: tuple[int, ...]) -> np.ndarray:
+    noise = np.random.default_rng(seed).uniform(-1.0, 1.0, tensor.shape.numpy())
+    eps = machine_epsilon(tensor.dtype.numpy())
+    return np.asarray(np.asarray(tensor.numpy()).astype(np.float64) * (1.0 + eps * noise))
 
 
 def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observation | None:

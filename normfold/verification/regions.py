@@ -1,9 +1,10 @@
 """Cuts two models into small regions that both can be run and compared on their own.
 
-A region holds nodes that differ, together with everything that ties them to each other: its boundary consists of values
-that have the same name in both models. If each region computes the same from the same boundary values, then, by induction
-over the original's execution order, the models compute the same. The argument holds for boundary values drawn
-independently of each other, so a region may even read what another value of it feeds.
+A region holds nodes that differ, together with everything that ties them to each other: its boundary consists
+of values that have the same name in both models. If each region computes the same from the same boundary
+values, then, by induction over the original's execution order, the models compute the same. The argument
+holds for boundary values drawn independently of each other, so a region may even read what another value of
+it feeds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from normfold.verification.difference import Difference, Differ
+from normfold.verification.difference import Differ, Difference
 from normfold.verification.graph_index import STANDARD_DOMAINS, GraphIndex, Key, first_output, literal
 
 
@@ -166,7 +167,8 @@ class Regions:
         return Region(complete[0], complete[1], tuple(inputs), tuple(outputs))
 
     def widened(self, region: Region, levels: int) -> Region | None:
-        """The region with the producers of its inputs taken in, for folds that use how its inputs depend on each other.
+        """The region with the producers of its inputs taken in, for folds that use how its inputs depend on
+        each other.
 
         Args:
             region: the region to widen; its outputs stay.
@@ -249,7 +251,10 @@ def _constants_to_initializers(graph: ir.Graph) -> None:
         if tensor is None or any(output is old for output in graph.outputs):
             continue
         new = ir.Value(
-            name=old.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=old.name,
+            shape=ir.Shape(tensor.shape.numpy()),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
         )
         old.replace_all_uses_with(new)
         graph.remove(node, safe=True)

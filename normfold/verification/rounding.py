@@ -1,19 +1,21 @@
-"""Judges rounding: how far is each model from a float64 reference, and is the folded one further than it may be?"""
+"""Judges rounding: how far is each model from a float64 reference, and is the folded one further than it may
+be?"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-import ml_dtypes
 import numpy as np
 
-from normfold.verification.inputs import is_floating
+from normfold.verification.inputs import is_floating, machine_epsilon
 
 FACTOR = 4.0
-"""The folded model may err this many times as much as the original does; see docs/decisions/0003-rounding-bound.md."""
+"""The folded model may err this many times as much as the original does; see
+docs/decisions/0003-rounding-bound.md."""
 
 ULPS = 4.0
 TOO_UNCERTAIN = 0.01
@@ -29,7 +31,8 @@ class Judgement:
 
     Attributes:
         output: its name.
-        status: ``uncertain`` where the original's own error is too large to judge by, ``nonfinite`` where NaN or Inf appear.
+        status: ``uncertain`` where the original's own error is too large to judge by, ``nonfinite`` where NaN
+            or Inf appear.
         e0: largest error of the original against the reference.
         e1: largest error of the folded model.
         rms0: root mean square error of the original.
@@ -83,7 +86,8 @@ def judge(
 ) -> Judgement:
     """Compares the errors of two models on one output.
 
-    ``e1`` may be ``max(4·e0, 4·response, 4 ulp of the largest reference value)``, the ulp that of the original's type.
+    ``e1`` may be ``max(4·e0, 4·response, 4 ulp of the largest reference value)``, the ulp that of the
+    original's type.
 
     Args:
         output: name of the output.
@@ -123,14 +127,14 @@ def judge(
     e0, rms0 = _errors(reference, original, masks)
     e1, rms1 = _errors(reference, folded, masks)
     bound = max(FACTOR * e0, FACTOR * response, ULPS * ulp(peak, original[0].dtype))
-    numbers = {"e0": e0, "e1": e1, "rms0": rms0, "rms1": rms1, "bound": bound, "peak": peak}
+    judged = partial(Judgement, output, e0=e0, e1=e1, rms0=rms0, rms1=rms1, bound=bound, peak=peak)
     if max(e0, response) > TOO_UNCERTAIN * peak and e1 > ULPS * ulp(peak, original[0].dtype):
         own = max(e0, response)
         reason = f"the original's own error of {own:.2g} is above 1 % of its largest value, {peak:.2g}"
-        return Judgement(output, "uncertain", **numbers, reason=reason)
+        return judged(status="uncertain", reason=reason)
     if e1 > bound:
-        return Judgement(output, "fail", **numbers, reason=f"error {e1:.3g} where {bound:.3g} is allowed")
-    return Judgement(output, "pass", **numbers)
+        return judged(status="fail", reason=f"error {e1:.3g} where {bound:.3g} is allowed")
+    return judged(status="pass")
 
 
 def within(
@@ -157,8 +161,7 @@ def ulp(value: float, dtype: np.dtype) -> float:
     """Distance from ``value`` to the next larger number of a floating type."""
     if dtype.kind == "f":
         return float(np.spacing(np.asarray(abs(value), dtype=dtype)))
-    info = ml_dtypes.finfo(dtype)
-    return max(float(info.eps) * 2.0 ** math.floor(math.log2(abs(value))) if value else 0.0, float(info.tiny))
+    return machine_epsilon(dtype) * 2.0 ** math.floor(math.log2(abs(value))) if value else 0.0
 
 
 def _peak(array: np.ndarray) -> float:

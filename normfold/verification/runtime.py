@@ -1,4 +1,5 @@
-"""onnxruntime at arm's length: sessions live in a child process, so that a crash or a hang there ends nothing here."""
+"""onnxruntime at arm's length: sessions live in a child process, so that a crash or a hang there ends nothing
+here."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def onnxruntime_installed() -> bool:
 
 
 def provider_name(given: str) -> str:
-    """Full name of an execution provider: ``cpu`` and ``cuda`` are short for ``CPUExecutionProvider`` and so on."""
+    """Full name of an execution provider: ``cpu`` and ``cuda`` are short for ``CPUExecutionProvider`` and so
+    on."""
     known = {
         "cpu": CPU,
         "cuda": "CUDAExecutionProvider",

@@ -1,7 +1,9 @@
-"""The process that holds onnxruntime: loads sessions and runs them on request, one JSON line per request and answer.
+"""The process that holds onnxruntime: loads sessions and runs them on request, one JSON line per request and
+answer.
 
-Runs as a script, not as part of the package, so that it starts without importing anything but numpy and onnxruntime.
-Arrays travel in ``.npz`` files, keyed ``arr_0``, ``arr_1``, … in the order of the request's or the answer's names.
+Runs as a script, not as part of the package, so that it starts without importing anything but numpy and
+onnxruntime. Arrays travel in ``.npz`` files, keyed ``arr_0``, ``arr_1``, … in the order of the request's or
+the answer's names.
 
 Requests:
     ``{"op": "open", "session": n, "model": path, "provider": name, "options": {…}, "optimize": bool}``

@@ -1,4 +1,5 @@
-"""Chooses the inputs of the end-to-end comparison: real data, or generated ones that the original is seen to accept."""
+"""Chooses the inputs of the end-to-end comparison: real data, or generated ones that the original is seen to
+accept."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def _try_families(
     attempt: Attempt,
     selection: Selection,
 ) -> tuple[list[Arrays], list[tuple[str, ...]], str | None]:
-    """Batches for one assignment of sizes: families mixed along axis 0 where there is room, otherwise one by one."""
+    """Batches for one assignment of sizes: families mixed along axis 0 where there is room, otherwise one by
+    one."""
     room = max((shape[0] for spec in specs if spec.floating and (shape := shapes[spec.name])), default=1)
     plans: list[tuple[str, ...]]
     if options.thorough:

@@ -1,6 +1,7 @@
 """Small errors planted into the original, to see whether a comparison would notice them.
 
-A proof that accepts a hundredfold epsilon at a site has not looked at that site: a zero gamma or a dead branch hides it.
+A proof that accepts a hundredfold epsilon at a site has not looked at that site: a zero gamma or a dead
+branch hides it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -78,7 +80,8 @@ def change_at(model: ir.Model, site: Site) -> Change:
 
 
 def _extent(model: ir.Model, site: Site) -> tuple[list[ir.Node], list[Use]]:
-    """Nodes that the site was made of, and the uses of float constants by them and their constant expressions."""
+    """Nodes that the site was made of, and the uses of float constants by them and their constant
+    expressions."""
     constants = _constant_values(model.graph)
     start = next((node for node in model.graph for v in node.outputs if v.name == site.site), None)
     if start is None:
@@ -123,7 +126,8 @@ def _is_float(value: ir.Value) -> bool:
 def _is_epsilon(use: Use) -> bool:
     """Whether the use is the small scalar in ``sqrt(variance + epsilon)``."""
     node, slot = use
-    tensor = node.inputs[slot].const_value if node.inputs[slot] is not None else None  # type: ignore[union-attr]
+    value = node.inputs[slot]
+    tensor = value.const_value if value is not None else None
     if node.op_type != "Add" or tensor is None or tensor.size != 1:
         return False
     if not 0 < float(tensor.numpy().reshape(())) <= LARGEST_EPSILON:
@@ -151,7 +155,7 @@ def planted(side: Side, change: Change, rng: np.random.Generator) -> Iterator[Ru
                 node.replace_input_with(slot, new)
                 replaced.append((node, slot, old))
                 content = alter(np.asarray(old.const_value.numpy()).astype(np.float64), rng)
-                overrides[new.name or ""] = lambda content=content: content
+                overrides[new.name or ""] = partial(np.asarray, content)
         yield side.runner(overrides)
     finally:
         for node, attribute in epsilons.items():
@@ -192,8 +196,9 @@ def notices(runner: Runner, references: Sequence[Reference]) -> bool:
 def randomised(model: ir.Model, rng: np.random.Generator) -> ir.Model:
     """A copy with random constants of the same shapes and types.
 
-    Weights of linear operators are normal, scaled to keep magnitudes; everything else that has more than one element, and
-    all parameters of normalisations, is uniform in [0.5, 1.5), so that variances stay variances and signs stay allowed.
+    Weights of linear operators are normal, scaled to keep magnitudes; everything else that has more than one
+    element, and all parameters of normalisations, is uniform in [0.5, 1.5), so that variances stay variances
+    and signs stay allowed.
     """
     copy = model.clone()
     for value in list(copy.graph.initializers.values()):
@@ -206,7 +211,7 @@ def randomised(model: ir.Model, rng: np.random.Generator) -> ir.Model:
         operators = {use.node.op_type for use in uses}
         if tensor.size <= 1 and not operators & (EPSILON_OPERATORS | LINEAR):
             continue
-        shape = tuple(int(size) for size in tensor.shape)
+        shape = tensor.shape.numpy()
         if operators & LINEAR and len(shape) >= 2:
             fan = max(tensor.size // max(shape), 1)
             content = rng.standard_normal(shape) / np.sqrt(fan)

@@ -22,7 +22,8 @@ EXTERNAL_ABOVE = 1_500_000_000
 
 
 def verify_models(a: ModelSource, b: ModelSource, options: VerifyOptions | None = None) -> Verification:
-    """Compares two models end to end: signature, rounding against a float64 reference of ``a``, and every provider.
+    """Compares two models end to end: signature, rounding against a float64 reference of ``a``, and every
+    provider.
 
     Args:
         a: the model that is right by definition; a path, or a model in memory.

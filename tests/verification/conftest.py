@@ -1,4 +1,5 @@
-"""Hand-made pairs of models: a normalisation after a linear operator, folded with numpy, rightly or wrongly."""
+"""Hand-made pairs of models: a normalisation after a linear operator, folded with numpy, rightly or
+wrongly."""
 
 from __future__ import annotations
 
