@@ -125,6 +125,13 @@ _MODELS: dict[str, Spec] = {
         0,
         {"x.1": (1, 16, 96)},
     ),
+    "smart-turn": Spec(
+        "pipecat-ai==0.0.108",
+        "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
+        "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+        0,
+        {"input_features": (1, 80, 800)},
+    ),
     "silero-vad": Spec(
         _SILERO,
         "silero_vad/data/silero_vad.onnx",

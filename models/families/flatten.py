@@ -11,7 +11,7 @@ class FlattenLinear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.MaxPool2d(2), nn.Sigmoid(), nn.BatchNorm2d(6)
+            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.MaxPool2d(2), nn.Tanh(), nn.BatchNorm2d(6)
         )
         self.head = nn.Sequential(
             nn.Flatten(),
