@@ -14,7 +14,7 @@ import numpy as np
 from normfold.verification.inputs import is_floating, machine_epsilon
 
 FACTOR = 4.0
-"""The folded model may err this many times as much as the original does; see
+"""The folded model may err this many times as much as the original and newly rounded weights do; see
 docs/decisions/0003-rounding-bound.md."""
 
 ULPS = 4.0
@@ -86,7 +86,7 @@ def judge(
 ) -> Judgement:
     """Compares the errors of two models on one output.
 
-    ``e1`` may be ``max(4·e0, 4·response, 4 ulp of the largest reference value)``, the ulp that of the
+    ``e1`` may be ``max(4·(e0 + response), 4 ulp of the largest reference value)``, the ulp that of the
     original's type.
 
     Args:
@@ -126,7 +126,7 @@ def judge(
     peak = max((_peak(r[m]) for r, m in zip(reference, masks, strict=True)), default=0.0)
     e0, rms0 = _errors(reference, original, masks)
     e1, rms1 = _errors(reference, folded, masks)
-    bound = max(FACTOR * e0, FACTOR * response, ULPS * ulp(peak, original[0].dtype))
+    bound = max(FACTOR * (e0 + response), ULPS * ulp(peak, original[0].dtype))
     judged = partial(Judgement, output, e0=e0, e1=e1, rms0=rms0, rms1=rms1, bound=bound, peak=peak)
     if max(e0, response) > TOO_UNCERTAIN * peak and e1 > ULPS * ulp(peak, original[0].dtype):
         own = max(e0, response)

@@ -3,6 +3,7 @@ accept."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +25,9 @@ from normfold.verification.inputs import (
     signature,
 )
 from normfold.verification.options import VerifyOptions
+
+SMALL_INPUTS = 64 * 64 * 4
+"""Elements up to which a model with a fixed batch of one is run on all default families."""
 
 DEFAULT_FAMILIES = ("normal", "uniform", "large-mean", "impulse")
 MAX_DATA_RUNS = 32
@@ -116,7 +120,8 @@ def _try_families(
     elif room >= 2:
         plans = [DEFAULT_FAMILIES[:room]]
     else:
-        plans = [("normal",), ("uniform",)]
+        elements = sum(math.prod(shape) for shape in shapes.values())
+        plans = [(family,) for family in DEFAULT_FAMILIES[: 4 if elements <= SMALL_INPUTS else 2]]
     if not float_inputs(specs):
         plans = plans[:2]
     fallbacks = [(family,) for family in ("uniform", "constant") if (family,) not in plans]
