@@ -316,8 +316,10 @@ class _Run:
 
     def load(self, model: ModelLike) -> Source:
         with self.phase("load"):
+            name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
+            self.report.inputs.append({"path": name})
             source = loading.open_source(model)
-            self.report.inputs.append(source.describe())
+            self.report.inputs[-1] = source.describe()
         return source
 
     def fold(self, source: Source, options: FoldOptions) -> Folded:

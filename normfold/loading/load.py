@@ -182,8 +182,6 @@ def from_proto(proto: onnx.ModelProto, folder: Path | None) -> tuple[ir.Model, t
         data_files = check_external(external, folder)
     except InputError:
         raise
-    except UnicodeDecodeError as error:
-        raise InputError("not an ONNX model, or damaged: a name is not valid UTF-8", code="NF902") from error
     except Exception as error:
         # Hostile files make onnx raise almost anything; all of it means that the model is not valid.
         raise InputError(f"not a valid ONNX model: {one_line(error)}", code="NF903") from error

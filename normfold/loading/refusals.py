@@ -8,6 +8,7 @@ behind them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -45,13 +46,30 @@ def refuse(model: onnx.ModelProto, *, with_data: bool = True) -> None:
     """
     if not model.HasField("graph") or not model.HasField("ir_version"):
         raise InputError("not an ONNX model: it has no graph or no IR version", code="NF902")
+    skeleton = _skeleton(model)
+    _refuse_undecodable(skeleton)
     _refuse_what_would_be_lost(model)
     _refuse_unknown_versions(model)
-    check_structure(model)
+    check_structure(skeleton)
     if with_data:
         for tensor in walk.tensors(model):
             _check_tensor(tensor)
-    _check_schemas(model)
+    _check_schemas(skeleton)
+
+
+def _refuse_undecodable(message: Any) -> None:
+    """Text that is not UTF-8 comes out of protobuf as bytes, and nothing behind here expects that."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for inner in value if field.is_repeated else (value,):
+                _refuse_undecodable(inner)
+        elif field.type == field.TYPE_STRING:
+            for text in value if field.is_repeated else (value,):
+                if not isinstance(text, str):
+                    raise InputError(
+                        f"not an ONNX model, or damaged: {field.name} {text!r} is not valid UTF-8",
+                        code="NF902",
+                    )
 
 
 def _refuse_what_would_be_lost(model: onnx.ModelProto) -> None:
@@ -130,16 +148,13 @@ def _typed_length(tensor: onnx.TensorProto) -> int:
     return (elements * bits + 7) // 8 if bits in (2, 4) else elements
 
 
-def _check_schemas(model: onnx.ModelProto) -> None:
-    """Runs the ONNX checker on a copy of ``model`` without its large tensors.
-
-    Without them the checker neither needs a second copy of the weights nor a file, and models above 2 GB are
-    checked like small ones.
+def _check_schemas(skeleton: onnx.ModelProto) -> None:
+    """Runs the ONNX checker; marks tolerated operators in ``skeleton``.
 
     Raises:
         InputError: NF903 (NF912 for a domain without an operator set), with the checker's first line.
     """
-    skeleton = _skeleton(model)
+    _mark_tolerated(skeleton)
     try:
         onnx.checker.check_model(skeleton)
     except onnx.checker.ValidationError as error:
@@ -151,7 +166,21 @@ def _check_schemas(model: onnx.ModelProto) -> None:
         raise InputError(f"not a valid ONNX model: {text}", code=code) from error
 
 
+def _mark_tolerated(skeleton: onnx.ModelProto) -> None:
+    for top in (skeleton.graph.node, *(function.node for function in skeleton.functions)):
+        for node in walk.nodes(top):
+            if node.domain in _ONNX_DOMAINS and node.op_type in _TOLERATED:
+                node.domain = _TOLERATED_DOMAIN
+    for opsets in (skeleton.opset_import, *(function.opset_import for function in skeleton.functions)):
+        opsets.add(domain=_TOLERATED_DOMAIN, version=1)
+
+
 def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copies ``model`` without its large tensors.
+
+    So the checks need no second copy of the weights and no file, and models above 2 GB are checked like
+    small ones.
+    """
     skeleton = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name != "graph":
@@ -162,12 +191,6 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     skeleton.graph.SetInParent()
     for tensor in model.graph.initializer:
         _add_outline(skeleton.graph, tensor)
-    for top in (skeleton.graph.node, *(function.node for function in skeleton.functions)):
-        for node in walk.nodes(top):
-            if node.domain in _ONNX_DOMAINS and node.op_type in _TOLERATED:
-                node.domain = _TOLERATED_DOMAIN
-    for opsets in (skeleton.opset_import, *(function.opset_import for function in skeleton.functions)):
-        opsets.add(domain=_TOLERATED_DOMAIN, version=1)
     for tensor in walk.tensors(skeleton):
         if tensor.data_location == TensorProto.EXTERNAL:
             _empty(tensor)

@@ -128,16 +128,17 @@ def stage(
     external = not streamed and (external or weights_nbytes(model) > EXTERNAL_ABOVE_BYTES)
 
     def write() -> None:
-        _check_own(model)
         layout = DataLayout(model) if external else None
         if layout is None or not layout.tensors:
-            destination.write_model(lambda file: write_model(model, file, inline))
+            destination.write_model(lambda file: write_model(model, file, inline, _check_own))
             return
         data, temporary = destination.write_data(layout.write)
         references = layout.references(data)
-        destination.write_model(
-            lambda file: write_model(model, file, lambda tensor: references.get(id(tensor)) or inline(tensor))
-        )
+
+        def replace(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+            return references.get(id(tensor)) or inline(tensor)
+
+        destination.write_model(lambda file: write_model(model, file, replace, _check_own))
         destination.settle_data(data, temporary)
 
     return _stage(name, destination, write)
@@ -250,9 +251,9 @@ def check(model: ir.Model) -> None:
     refuse(proto, with_data=False)
 
 
-def _check_own(model: ir.Model) -> None:
+def _check_own(proto: onnx.ModelProto) -> None:
     try:
-        check(model)
+        refuse(proto, with_data=False)
     except InputError as error:
         raise RuntimeError(f"the result would not be a valid model: {error}") from error
 

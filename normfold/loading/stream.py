@@ -37,7 +37,9 @@ class Sink(Protocol):
         """Takes the next bytes."""
 
 
-def write_model(model: ir.Model, file: Sink, replace: Replacement) -> None:
+def write_model(
+    model: ir.Model, file: Sink, replace: Replacement, check: Callable[[onnx.ModelProto], None] | None = None
+) -> None:
     """Writes ``model`` to ``file``.
 
     Args:
@@ -45,11 +47,14 @@ def write_model(model: ir.Model, file: Sink, replace: Replacement) -> None:
         file: opened for writing.
         replace: gives for each initializer and tensor attribute the tensor to write in its place, or the
             tensor itself.
+        check: is given the model with empty initializers before anything is written; may raise.
 
     Raises:
         OutputError: NF921 if the result is above the 2 GB limit of protobuf.
     """
     proto, tensors = outline(model, replace)
+    if check is not None:
+        check(proto)
     head, tail = _split(proto, _GRAPH_FIELD)
     graph_head, graph_tail = _split(proto.graph, _INITIALIZER_FIELD)
     entries = [_Entry(name, tensor) for name, tensor in tensors]
@@ -101,8 +106,10 @@ def outline(
     }
     tensors = [(name, replace(tensor)) for name, tensor in main.values()]
 
+    empty = ir.Tensor(np.zeros(0, np.uint8))  # takes the name of each value while that is serialised
+
     def stub(value: ir.Value, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        return ir.Tensor(np.zeros(0, np.uint8), name=value.name) if id(value) in main else replace(tensor)
+        return empty if id(value) in main else replace(tensor)
 
     with _substituted(model, stub, replace):
         proto = ir.to_proto(model)

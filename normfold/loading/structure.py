@@ -50,9 +50,13 @@ def _check_body(
     nodes: Sequence[onnx.NodeProto], scopes: list[set[str]], outputs: Iterable[str], where: str
 ) -> None:
     own = scopes[-1]
+    produced = {name for node in nodes for name in node.output if name}
     for index, node in enumerate(nodes):
         for name in node.input:
             if name and not any(name in scope for scope in scopes):
+                raise _unavailable(name, index, nodes, where)
+        for name in sorted(_captures(node) & produced):
+            if not any(name in scope for scope in scopes):
                 raise _unavailable(name, index, nodes, where)
         for subgraph in walk.subgraphs(node):
             _check_graph(subgraph, scopes, f" in a subgraph of {_label(node)!r}")
@@ -87,7 +91,9 @@ def _first_on_cycle(nodes: Sequence[onnx.NodeProto]) -> str | None:
     """Returns an output name of a node that can never run, by Kahn's algorithm; ``None`` if an order
     exists."""
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waiting = [{producer[name] for name in _reads(node) if name in producer} for node in nodes]
+    waiting = [
+        {producer[name] for name in {*node.input, *_captures(node)} if name in producer} for node in nodes
+    ]
     readers: dict[int, list[int]] = {}
     for index, needed in enumerate(waiting):
         for source in needed:
@@ -109,14 +115,21 @@ def _first_on_cycle(nodes: Sequence[onnx.NodeProto]) -> str | None:
     return _label(nodes[current])
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """All names that a node reads, captures of its subgraphs included."""
-    names = {name for name in node.input if name}
-    for subgraph in walk.subgraphs(node):
-        for inner in walk.nodes(subgraph.node):
-            names.update(name for name in inner.input if name)
-        names.update(value.name for value in subgraph.output)
-    return names
+def _captures(node: onnx.NodeProto) -> set[str]:
+    """Names that the subgraphs of a node read and do not define: values of the graphs around."""
+    captures: set[str] = set()
+    for graph in walk.subgraphs(node):
+        inner = list(walk.nodes(graph.node))
+        nested = [graph, *(inside for each in inner for inside in walk.subgraphs(each))]
+        read = {name for each in inner for name in each.input} | {
+            value.name for inside in nested for value in inside.output
+        }
+        defined = {name for each in inner for name in each.output}
+        for inside in nested:
+            defined.update(value.name for value in inside.input)
+            defined.update(tensor.name for tensor in inside.initializer)
+        captures |= read - defined
+    return captures
 
 
 def _label(node: onnx.NodeProto) -> str:

@@ -23,6 +23,8 @@ def title(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """One line: what was done, and the verdict."""
+    if report.exit in (2, 4):
+        return "not done"
     if report.command == "verify":
         return _verdict(report)
     counts = [f"{report.summary[action]} {action}" for action in _ACTIONS if report.summary.get(action)]
