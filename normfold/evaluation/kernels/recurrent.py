@@ -184,6 +184,7 @@ def lstm(call: NodeCall) -> Sequence[Array]:
     shape = (len(layer.reverse), 3 * layer.hidden)
     p = np.zeros(shape, layer.x.dtype) if peepholes is None else working(peepholes)
     input_forget = call.integer("input_forget", 0)
+    bound = call.number("clip", np.inf)
 
     def cell_of(direction: int) -> _Cell:
         (wi, wo, wf, wc), (ri, ro, rf, rc), inner, outer = layer.gates(direction, 4)
@@ -196,6 +197,8 @@ def lstm(call: NodeCall) -> Sequence[Array]:
             i = f(x @ wi.T + hidden @ ri.T + bi + pi * memory)
             forget = 1 - i if input_forget else f(x @ wf.T + hidden @ rf.T + bf + pf * memory)
             new = forget * memory + i * g(x @ wc.T + hidden @ rc.T + bc)
+            if np.abs(new).max(initial=0) > bound:
+                raise call.refuse("clip on the cell state, which onnxruntime does not do")
             o = f(x @ wo.T + hidden @ ro.T + bo + po * new)
             return o * h(new), new
 
