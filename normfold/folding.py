@@ -14,6 +14,7 @@ from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
 from normfold.options import FoldOptions
+from normfold.planning.branches import find_merge
 from normfold.planning.cost import Elements
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
@@ -25,6 +26,7 @@ from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
 from normfold.refusal import Refused
 from normfold.reporting.report import Action, Site
 from normfold.rewriting.apply import apply_plan
+from normfold.rewriting.branches import apply_merge
 from normfold.rewriting.bypass import bypass_no_ops
 from normfold.rewriting.expressions import evaluate_expressions
 from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
@@ -133,29 +135,59 @@ class _Folder:
     def _plan(self, virtuals: list[ir.Node]) -> None:
         table = {op: entry for op, entry in TABLE.items() if rule_of(op) not in self._options.skip}
         planner = Planner(self._workspace, table)
-        waiting = list(virtuals)
+        waiting = virtuals
         for _ in range(_MOST_PASSES):
-            refused: list[ir.Node] = []
-            progress = False
-            queue = deque(waiting)
-            while queue:
-                site = queue.popleft()
-                if site.graph is None:
-                    continue
-                plan = self._try(planner, site)
-                if plan is None:
-                    refused.append(site)
+            waiting, moved = self._plan_once(planner, waiting)
+            merged = self._merge_branches()
+            waiting = [site for site in waiting if site.graph is not None]
+            if not moved and not merged:
+                return
+
+    def _plan_once(self, planner: Planner, waiting: list[ir.Node]) -> tuple[list[ir.Node], bool]:
+        """Try every site once, and what that changes. Returns those that stay, and whether anything went."""
+        refused: dict[ir.Node, None] = {}
+        progress = False
+        queue = deque(waiting)
+        while queue:
+            site = queue.popleft()
+            if site.graph is None:
+                continue
+            plan = self._try(planner, site)
+            if plan is None:
+                refused[site] = None
+                continue
+            progress = True
+            self._note(site, plan)
+            queue.extend(apply_plan(plan, self._workspace))
+        return list(refused), progress
+
+    def _merge_branches(self) -> bool:
+        if "branches" in self._options.skip:
+            return False
+        progress = False
+        for graph in self._workspace.model.graphs():
+            for node in list(graph):
+                merge = None if node.graph is None else find_merge(node, self._workspace)
+                if merge is None or any(self._is_kept(n) for n in merge.nodes):
                     continue
                 progress = True
-                self._note(site, plan)
-                queue.extend(apply_plan(plan, self._workspace))
-            waiting = list(dict.fromkeys(refused))
-            if not progress:
-                return
+                name = merge.root.outputs[0].name or ""
+                operators = tuple(n.op_type for n in merge.nodes if not is_virtual(n))
+                conv, records = apply_merge(merge, self._workspace)
+                for record in records:
+                    record.action, record.rule, record.into = "folded", "branches", [conv]
+                    record.code = record.reason = None
+                self._records.append(
+                    SiteRecord(name, "branches", operators, action="merged", rule="branches", into=[conv])
+                )
+        return progress
+
+    def _is_kept(self, node: ir.Node) -> bool:
+        return is_virtual(node) and any(r.name in self._options.keep for r in virtual(node).records)
 
     def _try(self, planner: Planner, site: ir.Node) -> Plan | None:
         content = virtual(site)
-        if any(record.name in self._options.keep for record in content.records):
+        if self._is_kept(site):
             refusal = Refused("NF120", "it was asked to stay")
         else:
             try:

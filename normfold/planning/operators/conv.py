@@ -87,21 +87,38 @@ def add_bias(node: NodeView, added: Constant64) -> Constant64:
 
 def never_reads_padding(node: NodeView, kernel: tuple[int, ...]) -> bool:
     """Whether no output position reads a padded element, for every input size that the model allows."""
+    pads = resolved_pads(node, kernel)
+    return pads is not None and not any((*pads[0], *pads[1]))
+
+
+def resolved_pads(node: NodeView, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Padding in front of and behind each spatial axis of a Conv or pool, ``auto_pad`` resolved.
+
+    ``None`` where it depends on a size that is not static.
+    """
+    spatial = len(kernel)
     mode = node.string_attribute("auto_pad", "NOTSET")
     if mode == "NOTSET":
-        return not any(node.ints_attribute("pads") or [])
+        pads = node.ints_attribute("pads") or [0] * (2 * spatial)
+        return tuple(pads[:spatial]), tuple(pads[spatial:])
     if mode == "VALID":
-        return True
-    dilations = node.ints_attribute("dilations") or [1] * len(kernel)
-    strides = node.ints_attribute("strides") or [1] * len(kernel)
-    sizes = (node.dims(0) or (None,) * (len(kernel) + 2))[2:]
+        return (0,) * spatial, (0,) * spatial
+    dilations = node.ints_attribute("dilations") or [1] * spatial
+    strides = node.ints_attribute("strides") or [1] * spatial
+    sizes = (node.dims(0) or (None,) * (spatial + 2))[2:]
+    begin, end = [], []
     for size, extent, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
         reach = (extent - 1) * dilation + 1
-        if reach == 1:
-            continue
-        if not isinstance(size, int) or (math.ceil(size / stride) - 1) * stride + reach > size:
-            return False
-    return True
+        if reach == 1 or stride == 1:
+            total = reach - 1
+        elif isinstance(size, int):
+            total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
+        else:
+            return None
+        small = total // 2
+        begin.append(small if mode == "SAME_UPPER" else total - small)
+        end.append(total - begin[-1])
+    return tuple(begin), tuple(end)
 
 
 OPERATORS: tuple[Operator, ...] = (Conv(),)
