@@ -54,7 +54,10 @@ def _edit(node: ir.Node, crossing: Crossing, workspace: Workspace) -> None:
     for slot, constant in crossing.constants.items():
         set_constant(node, slot, constant, workspace)
     for name, value in crossing.attributes.items():
-        node.attributes[name] = ir.convenience.convert_attribute(name, value)
+        if value is None:
+            node.attributes.pop(name, None)
+        else:
+            node.attributes[name] = ir.convenience.convert_attribute(name, value)
     if crossing.op_type is not None:
         node.op_type = crossing.op_type
 
