@@ -12,7 +12,9 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +82,8 @@ def export(
         target = cache_folder() / "zoo" / _source_hash() / f"{name}-{'-'.join(traits)}.onnx"
         if target.is_file():
             return target
+    if path is None and not target.parent.exists():
+        _drop_old(target.parent.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     network = entry.merged() if merged else entry.build()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
@@ -141,6 +145,13 @@ def _write_torchscript(
         dynamic_axes=axes if dynamic else None,
         opset_version=opset,
     )
+
+
+def _drop_old(folder: Path) -> None:
+    """Remove what was exported from sources that are no longer there; a week leaves other checkouts alone."""
+    for exports in folder.glob("*"):
+        if exports.stat().st_mtime < time.time() - 7 * 24 * 3600:
+            shutil.rmtree(exports, ignore_errors=True)
 
 
 @functools.cache

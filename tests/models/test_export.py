@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_a_file_is_made_once_and_where_it_is_asked(tmp_path: Path, monkeypatch: 
     assert export("tabular", "torchscript", path=elsewhere) == elsewhere
     assert elsewhere.read_bytes() == first.read_bytes()
     assert [file.name for file in first.parent.iterdir()] == [first.name]
+
+
+def test_exports_of_old_sources_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NORMFOLD_CACHE", str(tmp_path))
+    old, recent = tmp_path / "zoo" / "old", tmp_path / "zoo" / "recent"
+    for folder in (old, recent):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    current = export("tabular", "torchscript").parent
+    assert set((tmp_path / "zoo").iterdir()) == {recent, current}
 
 
 def test_what_torch_cannot_export_says_so() -> None:
