@@ -18,6 +18,7 @@ from normfold.planning.branches import find_merge
 from normfold.planning.cost import Elements
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
+from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
@@ -238,7 +239,13 @@ class _Folder:
         content = virtual(node)
         bias = is_bias(node, self._workspace)
         kept = [record for record in content.records if record.action == "kept"]
-        merges = not content.touched and shortens(content) and not self._options.keep & {r.name for r in kept}
+        dtype = self._workspace.shapes.dtype(node.outputs[0])
+        merges = (
+            not content.touched
+            and shortens(content)
+            and (dtype is None or is_representable(content.affine, dtype))
+            and not self._options.keep & {r.name for r in kept}
+        )
         content.touched = content.touched or merges
         made = lower(node, self._workspace)
         for record in kept:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from normfold.affine import Array64
+from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, NodeView
 from normfold.preparation.constants import Constant64
 from normfold.refusal import Refused
@@ -56,6 +56,33 @@ def _check_subnormal(node: NodeView, before: Constant64, after: Array64, smalles
                 f"channel {channel} of {node.op_type} {node.name!r} would shrink to {new[channel]:.3g}, below the normal"
                 f" range of {before.dtype.name.lower()}",
             )
+
+
+def check_affine(affine: Affine, dtype: ir.DataType | None, name: str) -> None:
+    """Refuse an affine that cannot be written down in the type of the value that it stays on.
+
+    Raises:
+        Refused: NF108 (not finite in float64), NF111 (outside the range of the type).
+    """
+    if not affine.is_finite:
+        raise Refused("NF108", f"the affine left on {name!r} would not be finite")
+    if dtype is not None and not is_representable(affine, dtype):
+        raise Refused("NF111", f"the affine left on {name!r} would leave the range of {dtype.name.lower()}")
+
+
+def is_representable(affine: Affine, dtype: ir.DataType) -> bool:
+    """Whether no constant overflows the type, and no factor loses digits that count.
+
+    Below the normal range of float16 a factor still makes results that count; in the wider types it does not.
+    """
+    least = np.abs(affine.scale[affine.scale != 0.0]).min(initial=math.inf)
+    in_digits = dtype != ir.DataType.FLOAT16 or least >= _limits(dtype)[1]
+    return fits(affine.scale, dtype) and fits(affine.shift, dtype) and bool(in_digits)
+
+
+def fits(values: Array64, dtype: ir.DataType) -> bool:
+    """Whether all values are finite in the type."""
+    return bool((np.abs(values) <= _limits(dtype)[0]).all())
 
 
 def safe_shift(shift: Array64, dtype: ir.DataType) -> bool:

@@ -10,7 +10,7 @@ from normfold.affine import Affine
 from normfold.planning.cost import Elements
 from normfold.planning.crossing import NodeView
 from normfold.planning.plan import Plan, Route, Walk
-from normfold.planning.ranges import check_ranges, safe_shift
+from normfold.planning.ranges import check_affine, check_ranges, safe_shift
 from normfold.planning.walk import Table, walk_backward, walk_forward
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import virtual
@@ -111,6 +111,15 @@ class Planner:
         for walk in plan.walks:
             for node, crossing in walk.crossings.items():
                 check_ranges(NodeView(node, self._workspace), crossing)
+            for node, affine in walk.composed.items():
+                self._check_affine(affine, node.outputs[0])
+        for deposit in plan.deposits:
+            self._check_affine(deposit.affine, deposit.value)
+        if plan.route.rest is not None:
+            self._check_affine(plan.route.rest, plan.site.outputs[0])
+
+    def _check_affine(self, affine: Affine, value: ir.Value) -> None:
+        check_affine(affine, self._workspace.shapes.dtype(value), value.name or "?")
 
     def _cost_before(self, site: ir.Node) -> Elements:
         cost = Elements()

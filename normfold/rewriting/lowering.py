@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64, vector
+from normfold.planning.ranges import fits
 from normfold.planning.routes import fits_batchnorm
 from normfold.preparation.constants import Constant64
 from normfold.preparation.workspace import Workspace
@@ -100,10 +101,13 @@ def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -
         var = Constant64.of(np.full(size, 1.0 - epsilon), dtype).rounded().astype(np.float64)
         old_mean, old_var = parameter(mean, "mean"), parameter(var, "var")
     scale, shift = vector(affine.scale, 1, size), vector(affine.shift, 1, size)
+    gamma, beta = scale * np.sqrt(var + epsilon), shift + scale * mean
+    if not (fits(gamma, dtype) and fits(beta, dtype)):
+        return _as_arithmetic(node, affine, workspace)
     operands = [
         x,
-        parameter(scale * np.sqrt(var + epsilon), "scale", old_scale),
-        parameter(shift + scale * mean, "bias", old_bias),
+        parameter(gamma, "scale", old_scale),
+        parameter(beta, "bias", old_bias),
         old_mean,
         old_var,
     ]
