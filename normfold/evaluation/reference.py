@@ -144,13 +144,13 @@ def run_reference(
         op_type=op_type,
         input=[f"x{index}" if operand is not None else "" for index, operand in enumerate(operands)],
         output=[f"y{index}" if wanted else "" for index, wanted in enumerate(call.wanted)],
-        attribute=[ir.to_proto(_in_double(a) if call.double else a) for a in attributes.values()],
+        attribute=[ir.to_proto(attribute) for attribute in attributes.values()],
     )
     parameters = {"log": _silent, "opsets": {"": call.version}, "new_ops": None, "verbose": 0}
     operator = implementation(node, parameters)
     if call.double:
         for name in getattr(operator, "attributes_names_", ()):
-            setattr(operator, name, _widened(getattr(operator, name)))
+            setattr(operator, name, _widened(name, getattr(operator, name)))
     narrowed = any(isinstance(o, np.ndarray) and o.dtype == BFLOAT16 for o in operands)
     if narrowed:
         operands = [cast_like(o, np.dtype(np.float32)) if _is_bfloat16(o) else o for o in operands]
@@ -161,12 +161,6 @@ def run_reference(
     return [_dense(result) for result in results]
 
 
-def _in_double(attribute: ir.Attr) -> ir.Attr:
-    if attribute.name in _TYPE_ATTRIBUTES and promotes(ir.DataType(attribute.value)):
-        return ir.AttrInt64(attribute.name, int(ir.DataType.DOUBLE))
-    return attribute
-
-
 def _is_bfloat16(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == BFLOAT16
 
@@ -175,7 +169,9 @@ def _dense(value: Any) -> Any:
     return np.asarray(value) if np.isscalar(value) or isinstance(value, np.generic) else value
 
 
-def _widened(value: Any) -> Any:
+def _widened(name: str, value: Any) -> Any:
+    if name in _TYPE_ATTRIBUTES and value and promotes(ir.DataType(value)):
+        return int(ir.DataType.DOUBLE)
     if isinstance(value, np.float32):
         return np.float64(value)
     if isinstance(value, list) and value and isinstance(value[0], np.float32):
