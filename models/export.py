@@ -150,8 +150,9 @@ def _write_torchscript(
 def _drop_old(folder: Path) -> None:
     """Remove what was exported from sources that are no longer there; a week leaves other checkouts alone."""
     for exports in folder.glob("*"):
-        if exports.stat().st_mtime < time.time() - 7 * 24 * 3600:
-            shutil.rmtree(exports, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may be dropping it
+            if exports.stat().st_mtime < time.time() - 7 * 24 * 3600:
+                shutil.rmtree(exports, ignore_errors=True)
 
 
 @functools.cache
