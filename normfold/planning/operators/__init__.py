@@ -7,11 +7,41 @@ To add an operator: write a class with ``op_types``, ``backward`` and ``forward`
 from __future__ import annotations
 
 from normfold.planning.crossing import Operator
-from normfold.planning.operators import conv, conv_transpose, gemm, matmul
+from normfold.planning.operators import (
+    concat,
+    conv,
+    conv_transpose,
+    depth_to_space,
+    expand_tile,
+    gather,
+    gemm,
+    identity,
+    matmul,
+    reshape,
+    shape,
+    slice_split,
+    squeeze,
+    transpose,
+)
 
 TABLE: dict[str, Operator] = {
     op_type: operator
-    for family in (conv, conv_transpose, gemm, matmul)
+    for family in (
+        concat,
+        conv,
+        conv_transpose,
+        depth_to_space,
+        expand_tile,
+        gather,
+        gemm,
+        identity,
+        matmul,
+        reshape,
+        shape,
+        slice_split,
+        squeeze,
+        transpose,
+    )
     for operator in family.OPERATORS
     for op_type in operator.op_types
 }

@@ -1,0 +1,109 @@
+"""Reshape and Flatten, which keep the row-major order of elements.
+
+https://onnx.ai/onnx/operators/onnx__Reshape.html
+https://onnx.ai/onnx/operators/onnx__Flatten.html
+
+Axes of X and Y correspond where prefix or suffix products of dimensions are provably equal (equal sizes alone
+prove nothing: in [N, 64, 64] → [-1, 64] it is X's *last* axis that stays). Within a segment, say [A, C, B] →
+[A·C·B], an affine on C is tiled over the axes before it and repeated over those behind it: ``s'[a·C·B + c·B +
+b] = s[c]``. Backward the same map is read from Y to X.
+
+Exact iff every element of a merged row asks the same where its axis does not survive, and the sizes that this
+takes are known: those behind a varying axis, or those in front of it. A symbolic batch or length that is not
+mixed with it may stay unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from normfold.affine import Affine
+from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.operators._layout import Correspondence, Size, carried, normalised
+from normfold.planning.operators._targets import elements, is_read, sizes, sizes_of
+from normfold.refusal import Refused
+
+
+class Reshape(Operator):
+    """Y is as the target says: 0 copies X's dimension of that place (unless ``allowzero``), −1 is the remainder."""
+
+    op_types = ("Reshape",)
+
+    def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
+        before = sizes_of(node, 0)
+        if before is None:
+            raise Refused("NF112", f"the rank in front of Reshape {node.name!r} is not known")
+        axes = Correspondence.of(before, _target(node, before))
+        return Crossing(affines={0: carried(wanted[0], axes.reversed(), _described(node))})
+
+    def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        before = sizes_of(node, 0) or _unknown(node, given[0].rank)
+        axes = Correspondence.of(before, _target(node, before))
+        return Crossing(affines={0: carried(given[0], axes, _described(node))})
+
+
+class Flatten(Operator):
+    """X [d0, …] → Y [d0·…·d(axis−1), d(axis)·…], always of rank 2."""
+
+    op_types = ("Flatten",)
+
+    def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
+        before = sizes_of(node, 0)
+        if before is None:
+            raise Refused("NF112", f"the rank in front of Flatten {node.name!r} is not known")
+        return Crossing(
+            affines={0: carried(wanted[0], self._axes(node, before).reversed(), _described(node))}
+        )
+
+    def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        before = sizes_of(node, 0) or _unknown(node, given[0].rank)
+        return Crossing(affines={0: carried(given[0], self._axes(node, before), _described(node))})
+
+    def _axes(self, node: NodeView, before: list[Size]) -> Correspondence:
+        axis = normalised(node.int_attribute("axis", 1), len(before))
+        after = [Size.product(before[:axis]), Size.product(before[axis:])]
+        return Correspondence.of(before, after)
+
+
+def _target(node: NodeView, before: list[Size]) -> list[Size]:
+    """Dimensions of Y: what shape inference knows as numbers, else what the target's expression says."""
+    if node.opset < 5:
+        said = [Size(dim) for dim in node.ints_attribute("shape") or []]
+    else:
+        said = elements(node, 1) or []
+    dims = node.output_dims()
+    if not said and dims is None:
+        raise Refused("NF112", f"the rank behind Reshape {node.name!r} is not known")
+    output = node.node.outputs[0]
+    inferred = sizes(output, dims if dims is not None else (None,) * len(said))
+    copies = node.int_attribute("allowzero", 0) == 0
+    target: list[Size] = []
+    remainder: int | None = None
+    for axis, known in enumerate(inferred):
+        word = said[axis] if len(said) == len(inferred) else None
+        if word is not None and word.number == -1:
+            remainder = axis
+            target.append(known)
+        elif known.number is not None or word is None or word.factor < 0 or not is_read(word):
+            target.append(known)
+        elif word.number == 0 and copies and axis < len(before):
+            target.append(before[axis])
+        else:
+            target.append(word)
+    if remainder is not None and target[remainder].number is None:
+        others = Size.product(size for axis, size in enumerate(target) if axis != remainder)
+        target[remainder] = Size.product(before).divided_by(others) or target[remainder]
+    return target
+
+
+def _unknown(node: NodeView, rank: int) -> list[Size]:
+    value = node.value(0)
+    assert value is not None
+    return sizes(value, (None,) * rank)
+
+
+def _described(node: NodeView) -> str:
+    return f"{node.op_type} {node.name!r}"
+
+
+OPERATORS: tuple[Operator, ...] = (Reshape(), Flatten())
