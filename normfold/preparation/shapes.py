@@ -112,4 +112,11 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 def _dims(shape: ir.Shape | None) -> Dims | None:
     if shape is None:
         return None
-    return tuple(d if isinstance(d, int) else d.value for d in shape)
+    return tuple(_dim(d) for d in shape)
+
+
+def _dim(dim: int | ir.SymbolicDim) -> Dim:
+    """Some exporters write −1 or the name ``?`` for any size, on several axes that are not equal."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None
+    return None if dim.value in ("", "?") else dim.value

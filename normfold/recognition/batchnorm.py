@@ -13,6 +13,15 @@ from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
 
 
+# An attribute is a float32, its default included.
+_DEFAULT_EPSILON = float(np.float32(1e-5))
+
+
+def epsilon_of(node: ir.Node) -> float:
+    """``epsilon`` as the runtime reads it."""
+    return float(node.attributes.get_float("epsilon", _DEFAULT_EPSILON))
+
+
 def is_inference(node: ir.Node, opset: int) -> bool:
     """Whether the node uses its running statistics, by the rule of its opset.
 
@@ -51,7 +60,7 @@ def read_batchnorm(node: ir.Node, workspace: Workspace) -> Affine:
         arrays.append(array.astype(np.float64))
     per_element = opset < 9 and node.attributes.get_int("spatial", 1) == 0
     scale, bias, mean, var = arrays
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    epsilon = epsilon_of(node)
     if not all(np.isfinite(a).all() for a in arrays):
         raise Refused("NF108", "a parameter is NaN or infinite")
     if not (var + epsilon > 0).all():

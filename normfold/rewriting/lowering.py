@@ -10,6 +10,7 @@ from normfold.planning.ranges import fits
 from normfold.planning.routes import fits_batchnorm
 from normfold.preparation.constants import Constant64
 from normfold.preparation.workspace import Workspace
+from normfold.recognition.batchnorm import epsilon_of
 from normfold.recognition.virtual import VirtualAffine, virtual
 from normfold.rewriting.initializers import new_initializer
 
@@ -87,7 +88,7 @@ def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -
     member, inputs = found if found is not None else (_plain_batchnorm(workspace), (None,) * 5)
     old_scale, old_bias, old_mean, old_var = inputs[1:5]
     mean, var = workspace.constants.array(old_mean), workspace.constants.array(old_var)
-    epsilon = member.attributes.get_float("epsilon", 1e-5)
+    epsilon = epsilon_of(member)
     dtype = workspace.constants.dtype_of(old_scale if old_scale is not None else y)
     affine = content.affine
     size = mean.size if mean is not None else max(affine.scale.size, affine.shift.size)
@@ -120,7 +121,7 @@ def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -
 
 
 def _plain_batchnorm(workspace: Workspace) -> ir.Node:
-    attributes: dict[str, float | int] = {"epsilon": 1e-5}
+    attributes: dict[str, float | int] = {"epsilon": float(np.float32(1e-5))}
     if workspace.opset < 7:
         attributes["is_test"] = 1
     return ir.node("BatchNormalization", [None] * 5, attributes)

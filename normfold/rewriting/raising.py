@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.preparation.workspace import Workspace
+from normfold.recognition.batchnorm import epsilon_of
 from normfold.recognition.chains import Chain
 from normfold.recognition.virtual import SiteRecord, VirtualAffine, make_virtual
 
@@ -51,6 +52,6 @@ def _statistics(chain: Chain, workspace: Workspace) -> dict[str, object] | None:
             array = workspace.constants.array(operand)
             assert array is not None
             arrays[name] = array.astype(np.float32)
-        arrays["epsilon"] = float(node.attributes.get_float("epsilon", 1e-5))
+        arrays["epsilon"] = epsilon_of(node)
         return arrays
     return None
