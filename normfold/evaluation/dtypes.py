@@ -23,6 +23,11 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype in _FLOATING
 
 
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Whether the type is float16 or bfloat16."""
+    return dtype in _HALF
+
+
 def promotes(dtype: ir.DataType) -> bool:
     """Whether an ONNX element type becomes double in float64 evaluation."""
     return dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)

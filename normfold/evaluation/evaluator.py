@@ -69,7 +69,8 @@ class Evaluator:
     """Evaluates a model, node by node, computing only what the wanted outputs need.
 
     Args:
-        model: the model; it is not changed, and its weights are read when first needed.
+        graph_or_model: the model. It is not changed, must not change while the evaluator lives, and its
+            weights are read when first needed.
         precision: ``float64`` promotes every floating value to double except what decides a shape, size,
             axis or
             index and operands whose schema has no double (see ``promotion``); Cast to a float type is Cast
@@ -89,6 +90,7 @@ class Evaluator:
         self._native = precision == "native"
         self._constants = dict(constants or {})
         self._scheduler = Scheduler(graph_or_model)
+        self._schedules: dict[tuple[tuple[str, ...], frozenset[str]], Schedule] = {}
         self._values = {
             value.name: value
             for value in (
@@ -132,7 +134,10 @@ class Evaluator:
             self._provide(frame, self._values[name], content)
         for value, content in fed.items():
             self._provide(frame, value, content)
-        schedule = self._scheduler.schedule(self._graph, wanted, fed.keys())
+        key = (tuple(names), frozenset(feed or ()))
+        if key not in self._schedules:
+            self._schedules[key] = self._scheduler.schedule(self._graph, wanted, fed.keys())
+        schedule = self._schedules[key]
         self._execute(schedule, frame, fed.keys(), observe)
         return {name: frame.get(*request) for name, request in zip(names, wanted, strict=True)}
 

@@ -57,6 +57,8 @@ def make_call(
     function.
     """
     version = node.version if node.version is not None else opsets.get(node.domain)
+    if version is None and not node.domain:
+        version = opsets.get("ai.onnx")
     if version is None:
         if not node.domain:
             raise NotCovered(node.op_type, node.domain, "the model imports no opset for it")

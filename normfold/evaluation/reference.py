@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx.reference.ops._op_list import load_op
 
 from normfold.evaluation.call import NodeCall
-from normfold.evaluation.dtypes import BFLOAT16, cast_like, is_floating, promotes
+from normfold.evaluation.dtypes import cast_like, is_floating, is_half, promotes, working
 
 # Operators whose implementation in onnx.reference was compared, in both precisions, with ONNX's own node
 # tests, and the first opset for which it holds. Anything else is not covered.
@@ -119,8 +119,8 @@ def run_reference(
 ) -> Sequence[Any]:
     """Run one operator of onnx.reference.
 
-    In float64 evaluation its float attributes are widened, so that no step falls back to float32. bfloat16,
-    which numpy does not compute with everywhere, is computed in float32 and rounded.
+    In float64 evaluation its float attributes are widened, so that no step falls back to float32. float16
+    and bfloat16 are computed in float32 and rounded once, as runtimes do.
 
     Args:
         call: the node; the keyword arguments replace parts of it.
@@ -151,18 +151,12 @@ def run_reference(
     if call.double:
         for name in getattr(operator, "attributes_names_", ()):
             setattr(operator, name, _widened(name, getattr(operator, name)))
-    narrowed = any(isinstance(o, np.ndarray) and o.dtype == BFLOAT16 for o in operands)
-    if narrowed:
-        operands = [cast_like(o, np.dtype(np.float32)) if _is_bfloat16(o) else o for o in operands]
+    half = next((o.dtype for o in operands if isinstance(o, np.ndarray) and is_half(o.dtype)), None)
+    if half is not None:
+        operands = [working(o) if isinstance(o, np.ndarray) else o for o in operands]
     with np.errstate(all="ignore"):
-        results = operator.run(*operands)
-    if narrowed:
-        results = [cast_like(r, BFLOAT16) for r in results]
-    return [_dense(result) for result in results]
-
-
-def _is_bfloat16(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == BFLOAT16
+        results = [_dense(result) for result in operator.run(*operands)]
+    return results if half is None else [cast_like(result, half) for result in results]
 
 
 def _dense(value: Any) -> Any:
