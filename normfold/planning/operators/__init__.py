@@ -8,39 +8,63 @@ from __future__ import annotations
 
 from normfold.planning.crossing import Operator
 from normfold.planning.operators import (
+    activations,
+    add,
     concat,
     conv,
     conv_transpose,
     depth_to_space,
     expand_tile,
+    extremes,
     gather,
     gemm,
     identity,
     matmul,
+    mul,
+    normalization,
+    pad,
+    pool,
+    recurrent,
+    reduce,
     reshape,
+    resize,
     shape,
     slice_split,
+    softmax,
     squeeze,
     transpose,
+    where,
 )
 
 TABLE: dict[str, Operator] = {
     op_type: operator
     for family in (
+        activations,
+        add,
         concat,
         conv,
         conv_transpose,
         depth_to_space,
         expand_tile,
+        extremes,
         gather,
         gemm,
         identity,
         matmul,
+        mul,
+        normalization,
+        pad,
+        pool,
+        recurrent,
+        reduce,
         reshape,
+        resize,
         shape,
         slice_split,
+        softmax,
         squeeze,
         transpose,
+        where,
     )
     for operator in family.OPERATORS
     for op_type in operator.op_types
