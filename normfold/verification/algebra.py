@@ -36,8 +36,8 @@ from normfold.verification.sensitivity import change_at, notices, planted, rando
 Refold = Callable[[ir.Model], tuple[ir.Model, Mapping[str, Callable[[], np.ndarray]]]]
 Observe = Callable[[int], Observation | None]
 
-MANY_REGIONS = 300
-"""Above this number of regions each is tried on two families of inputs instead of all."""
+FAMILIES_BY_REGIONS = ((300, FAMILIES), (2000, ("normal", "impulse")))
+"""How many families of inputs each region is tried on, by the number of regions; one beyond."""
 
 WIDENINGS = (2, 8)
 
@@ -91,8 +91,7 @@ class Prover:
         self._seed = options.seed
         self.regions = Regions(self._original, self._folded, exact)
         self._boundaries = Boundaries(self._original, observe)
-        many = len(self.regions.regions) > MANY_REGIONS and not options.thorough
-        self._families: Sequence[str] = ("normal", "impulse") if many else FAMILIES
+        self.families = FAMILIES if options.thorough else _families(len(self.regions.regions))
 
     def locate(self, site: Site) -> tuple[Region | None, bool]:
         """The region that a site's value is computed in, and whether the value is dead."""
@@ -135,8 +134,8 @@ class Prover:
             return proof
         original = Side(extract(self._original, region.original, region.inputs, region.outputs))
         folded_model = extract(self._folded, region.folded, region.inputs, region.outputs)
-        held = folded_model.graph.initializers.keys()
-        folded = Side(folded_model, {name: self._exact[name] for name in held & self._exact.keys()})
+        held = [name for name in folded_model.graph.initializers if name in self._exact]
+        folded = Side(folded_model, {name: self._exact[name] for name in held})
         runners = original.runner(), folded.runner()
         proof.original = original
         names = [name for _, name in region.outputs]
@@ -172,7 +171,7 @@ class Prover:
         agreement = Agreement()
         kept: list[Reference] = []
         for draft in drafts:
-            for reference in references(original, draft, names, rng, self._families):
+            for reference in references(original, draft, names, rng, self.families):
                 kept.append(reference)
                 compare(folded, reference, agreement)
                 if agreement.mismatch is not None:
@@ -233,6 +232,10 @@ class Prover:
                 value.shape = ir.Shape(dims)
             if value.type is None and dtype is not None:
                 value.type = ir.TensorType(ir.DataType.from_numpy(dtype))
+
+
+def _families(regions: int) -> Sequence[str]:
+    return next((families for most, families in FAMILIES_BY_REGIONS if regions <= most), ("normal",))
 
 
 def prove_fold(
@@ -327,7 +330,7 @@ def prove_fold(
         "failed": failed,
         "max_error": _finite_or_none(max_error),
         "max_ratio_to_bound": _finite_or_none(max_ratio),
-        "families": list(prover._families),
+        "families": list(prover.families),
         "seconds": round(time.perf_counter() - begun, 3),
     }
 

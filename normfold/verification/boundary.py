@@ -3,21 +3,17 @@ other always."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from normfold.evaluation.promotion import native_slots
 from normfold.verification.graph_index import GraphIndex, Key
 from normfold.verification.inputs import is_floating
-
-Dims = tuple[int | str | None, ...]
+from normfold.verification.shape_inference import Dims, infer
 
 SHRINK_ABOVE = 4096
 """Boundary values with more elements than this are first tried with smaller images."""
@@ -65,7 +61,7 @@ class Boundaries:
         self._index = index
         self._observe = observe
         self._observed: dict[int, Observation | None] = {}
-        self._dims, self._dtypes = _infer(index)
+        self._dims, self._dtypes = infer(index)
         self._input_symbols: dict[str, int] = {}
         for value in index.model.graph.inputs:
             for axis, dim in enumerate(self._dims.get(index.keys[value]) or ()):
@@ -155,21 +151,6 @@ class Boundaries:
             else:
                 return None
         return Draft(shapes, fixed, "observed", variant)
-
-
-def _infer(index: GraphIndex) -> tuple[dict[Key, Dims], dict[Key, np.dtype]]:
-    """Shapes and element types by onnx shape inference, on a copy."""
-    copy = index.model.clone()
-    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
-    dims: dict[Key, Dims] = {}
-    dtypes: dict[Key, np.dtype] = {}
-    for key, value in GraphIndex(copy).values.items():
-        if value.shape is not None:
-            dims[key] = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-        if isinstance(value.type, ir.TensorType):
-            dtypes[key] = value.type.dtype.numpy()
-    return dims, dtypes
 
 
 def _shrunk(shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, tuple[int, ...]]:

@@ -1,0 +1,327 @@
+"""The float64 proof accepts right folds and rejects each kind of wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from normfold.reporting.report import Site
+from normfold.verification import VerifyOptions, prove_fold
+from tests.verification.conftest import ConvBatchNorm, Exact, Pair, model_of, no_refold
+
+Edit = Callable[[np.ndarray, np.ndarray], None]
+
+
+def prove(pair: Pair, refold: Callable[[ir.Model], tuple[ir.Model, Exact]] = no_refold) -> dict[str, object]:
+    return prove_fold(pair.original, pair.folded, pair.exact, pair.sites, refold, VerifyOptions())
+
+
+def test_right_fold_is_proven() -> None:
+    result = prove(ConvBatchNorm().pair())
+    assert (result["regions"], result["proven"]) == (1, 1)
+    assert result["failed"] == [] and result["unproven"] == []
+    assert 0 < result["max_ratio_to_bound"] < 0.1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("size", ["2, {inputs}, 224, 224", "N, {inputs}, H, W", "N, {inputs}, 7, W"])
+def test_cost_does_not_depend_on_image_size(size: str) -> None:
+    result = prove(ConvBatchNorm(channels=32, inputs=32, sizes=size).pair())
+    assert result["proven"] == 1
+    assert result["seconds"] < 2  # type: ignore[operator]
+
+
+def swap(weight: np.ndarray, bias: np.ndarray) -> None:
+    weight[[1, 2]] = weight[[2, 1]]
+
+
+def drop_bias(weight: np.ndarray, bias: np.ndarray) -> None:
+    bias[:] = 0
+
+
+def flip_one_sign(weight: np.ndarray, bias: np.ndarray) -> None:
+    weight[3] *= -1
+
+
+def one_nan(weight: np.ndarray, bias: np.ndarray) -> None:
+    bias[2] = np.nan
+
+
+def round_to_half(weight: np.ndarray, bias: np.ndarray) -> None:
+    weight[:] = weight.astype(np.float16)
+
+
+@pytest.mark.parametrize("edit", [swap, drop_bias, flip_one_sign, one_nan, round_to_half])
+def test_planted_error_in_the_weights_fails(edit: Edit) -> None:
+    result = prove(ConvBatchNorm().pair(edit))
+    assert result["proven"] == 0
+    (failure,) = result["failed"]  # type: ignore[misc]
+    assert failure["value"] == "y" and failure["sites"] == ["y"]
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1.01e-5])
+def test_wrong_epsilon_fails(epsilon: float) -> None:
+    assert prove(ConvBatchNorm().pair(epsilon=epsilon))["failed"]
+
+
+def test_default_epsilon_is_a_float32() -> None:
+    """A fold that takes 1e-5 for a double is off by 4e-12 of the scale, and is rejected."""
+    case = ConvBatchNorm()
+    case.variance[:] = 1e-7
+    weight, _ = case.folded_constants()
+    exact = weight * np.sqrt(case.variance[0].astype(np.float64) + np.float64(np.float32(1e-5)))
+    wrong = exact / np.sqrt(case.variance[0].astype(np.float64) + 1e-5)
+    pair = case.pair()
+    pair.exact["w_folded"] = lambda: wrong
+    assert prove(pair)["failed"]
+
+
+def test_wrong_region_is_named_among_right_ones() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) {{
+        {first}
+        r = Relu(a)
+        {second}
+        y = Relu(b)
+    }}"""
+    one, two = ConvBatchNorm(4, kernel=1, seed=1), ConvBatchNorm(4, kernel=1, seed=2)
+    arrays = {}
+    for case, label in ((one, "1"), (two, "2")):
+        for name in ("weight", "gamma", "beta", "mean", "variance"):
+            arrays[name + label] = getattr(case, name)
+    norm = "{out} = BatchNormalization<epsilon = 1e-5>(c{n}, gamma{n}, beta{n}, mean{n}, variance{n})"
+    original = model_of(
+        text.format(
+            first="c1 = Conv(x, weight1)\n" + norm.format(out="a", n=1),
+            second="c2 = Conv(r, weight2)\n" + norm.format(out="b", n=2),
+        ),
+        arrays,
+    )
+    exact = {}
+    for case, label in ((one, "1"), (two, "2")):
+        weight, bias = case.folded_constants(epsilon=1e-5 if label == "1" else 2e-5)
+        exact["w" + label] = weight
+        exact["b" + label] = bias
+    folded = model_of(
+        text.format(first="a = Conv(x, w1, b1)", second="b = Conv(r, w2, b2)"),
+        {name: array.astype(np.float32) for name, array in exact.items()},
+    )
+    sites = [Site(name, "batchnorm", "folded", nodes=("BatchNormalization",)) for name in ("a", "b")]
+    makers = {name: (lambda array=array: array) for name, array in exact.items()}
+    result = prove(Pair(original, folded, makers, sites))
+    assert (result["regions"], result["proven"]) == (2, 1)
+    assert [failure["region"] for failure in result["failed"]] == ["b"]  # type: ignore[attr-defined]
+
+
+def test_zero_padded_border_fails() -> None:
+    """BN in front of a padded Conv: the shift is not constant at the border."""
+    case = ConvBatchNorm()
+    scale = case.gamma[:4].astype(np.float64) / np.sqrt(case.variance[:4] + np.float64(np.float32(1e-5)))
+    shift = case.beta[:4] - case.mean[:4] * scale
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4, 9, 9] x) => (float[1, 6, N, M] y) {{
+        {body}
+    }}"""
+    weight = case.weight.astype(np.float64) * scale[None, :, None, None]
+    bias = (case.weight.astype(np.float64) * shift[None, :, None, None]).sum((1, 2, 3))
+    stats = {name: getattr(case, name)[:4] for name in ("gamma", "beta", "mean", "variance")}
+    exact = {"w2": lambda: weight, "b2": lambda: bias}
+    for pads, failures in (("0, 0, 0, 0", 0), ("1, 1, 1, 1", 1)):
+        before = model_of(
+            text.format(
+                body="b = BatchNormalization<epsilon = 1e-5>(x, gamma, beta, mean, variance)\n"
+                f"y = Conv<pads = [{pads}]>(b, w)"
+            ),
+            {**stats, "w": case.weight},
+        )
+        after = model_of(
+            text.format(body=f"y = Conv<pads = [{pads}]>(x, w2, b2)"),
+            {"w2": weight.astype(np.float32), "b2": bias.astype(np.float32)},
+        )
+        site = Site("b", "batchnorm", "folded", nodes=("BatchNormalization",))
+        result = prove(Pair(before, after, exact, [site]))
+        assert len(result["failed"]) == failures  # type: ignore[arg-type]
+        assert result["proven"] == 1 - failures
+
+
+def test_training_mode_is_not_inference() -> None:
+    case = ConvBatchNorm()
+    pair = case.pair()
+    for node in pair.original.graph:
+        if node.op_type == "BatchNormalization":
+            node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
+            node.resize_outputs(3)
+            node.outputs[1].name, node.outputs[2].name = "running_mean", "running_variance"
+    assert prove(pair)["failed"]
+
+
+def test_renamed_output_fails() -> None:
+    pair = ConvBatchNorm().pair()
+    pair.folded.graph.outputs[0].name = "z"
+    assert any(f["detail"] == "output is missing" for f in prove(pair)["failed"])  # type: ignore[attr-defined]
+
+
+def test_value_that_changed_and_kept_its_name_fails() -> None:
+    """``c`` means the convolution before and the normalised value after: names are the contract."""
+    case = ConvBatchNorm(tail="Relu")
+    weight, bias = case.folded_constants()
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4, 9, 9] x) => (float[N, C, H, W] y) {
+        c = Conv<pads = [1, 1, 1, 1]>(x, w_folded, b_folded)
+        y = Relu(c)
+    }"""
+    folded = model_of(text, {"w_folded": weight.astype("f"), "b_folded": bias.astype("f")})
+    pair = case.pair()
+    pair.folded = folded
+    assert "c" in [failure["value"] for failure in prove(pair)["failed"]]  # type: ignore[attr-defined]
+
+
+class Refolder:
+    """Folds ``Conv → BatchNormalization`` of any constants, rightly or with a wrong epsilon."""
+
+    def __init__(self, epsilon: float | None = None) -> None:
+        self.epsilon, self.calls = epsilon, 0
+
+    def __call__(self, model: ir.Model) -> tuple[ir.Model, Exact]:
+        self.calls += 1
+        case = ConvBatchNorm()
+        held = {name: value.const_value for name, value in model.graph.initializers.items()}
+        case.weight = held["w"].numpy()
+        for name in ("gamma", "beta", "mean", "variance"):
+            setattr(case, name, held[name].numpy())
+        pair = case.pair(**({"epsilon": self.epsilon} if self.epsilon else {}))
+        return pair.folded, pair.exact
+
+
+def hidden() -> Pair:
+    """A fold whose zero gamma hides everything, a wrong weight included."""
+    case = ConvBatchNorm()
+    case.gamma[:] = 0
+    return case.pair(epsilon=1e-3)
+
+
+def test_site_that_shows_nothing_is_unproven() -> None:
+    result = prove(hidden())
+    assert result["unproven"] == ["y"] and result["proven"] == 0
+
+
+def test_site_that_shows_nothing_is_folded_again_with_random_weights() -> None:
+    refold = Refolder()
+    result = prove(hidden(), refold)
+    assert result["proven"] == 1 and refold.calls == 1
+
+
+def test_random_weights_uncover_a_wrong_rule() -> None:
+    result = prove(hidden(), Refolder(epsilon=1e-3))
+    assert result["proven"] == 0
+    assert "random constants" in result["failed"][0]["detail"]  # type: ignore[index]
+
+
+def test_unread_statistics_hide_nothing_behind_a_dead_relu() -> None:
+    """The region ends in front of the Relu, whose input keeps its name."""
+    case = ConvBatchNorm(tail="Relu")
+    case.beta[:] = -1e3
+    assert prove(case.pair(epsilon=1e-3))["failed"]
+
+
+HANDWRITTEN = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 4, 6, 6] x) => (float[N, 6, K, L] y) {
+    c = Conv(x, w)
+    d = Sub(c, mean)
+    v = Add(variance, eps)
+    s = Sqrt(v)
+    n = Div(d, s)
+    m = Mul(n, gamma)
+    y = Add(m, beta)
+}"""
+
+
+@pytest.mark.parametrize(("epsilon", "failures"), [(1e-5, 0), (1e-3, 1)])
+def test_handwritten_normalisation(epsilon: float, failures: int) -> None:
+    case = ConvBatchNorm()
+    stats = {name: getattr(case, name).reshape(1, -1, 1, 1) for name in ("gamma", "beta", "mean", "variance")}
+    original = model_of(HANDWRITTEN, {**stats, "w": case.weight, "eps": np.float32(1e-5)})
+    weight, bias = case.folded_constants(epsilon=epsilon)
+    folded = model_of(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 4, 6, 6] x) => (float[N, 6, K, L] y) { y = Conv(x, w2, b2) }""",
+        {"w2": weight.astype("f"), "b2": bias.astype("f")},
+    )
+    site = Site("y", "affine", "folded", nodes=("Sub", "Add", "Sqrt", "Div", "Mul", "Add"))
+    result = prove(Pair(original, folded, {"w2": lambda: weight, "b2": lambda: bias}, [site]))
+    assert len(result["failed"]) == failures  # type: ignore[arg-type]
+    assert result["proven"] == 1 - failures
+
+
+BRANCH = """<ir_version: 8, opset_import: ["" : 17]>
+g (bool p, float[1, 4, 6, 6] x) => (float[N, C, H, W] y) {{
+    y = If(p) <
+        then_branch = t () => (float[N, C, H, W] u) {{ {then} }},
+        else_branch = e () => (float[N, C, H, W] z) {{ z = Neg(x) }}
+    >
+}}"""
+
+
+@pytest.mark.parametrize(("epsilon", "failures"), [(1e-5, 0), (1e-3, 1)])
+def test_region_in_an_untaken_branch(epsilon: float, failures: int) -> None:
+    case = ConvBatchNorm(4, kernel=1)
+    names = ("gamma", "beta", "mean", "variance")
+    original = model_of(
+        BRANCH.format(
+            then="c = Conv(x, w)\nu = BatchNormalization<epsilon = 1e-5>(c, gamma, beta, mean, variance)"
+        ),
+        {"w": case.weight, **{name: getattr(case, name) for name in names}},
+    )
+    weight, bias = case.folded_constants(epsilon=epsilon)
+    folded = model_of(
+        BRANCH.format(then="u = Conv(x, w2, b2)"), {"w2": weight.astype("f"), "b2": bias.astype("f")}
+    )
+    site = Site("u", "batchnorm", "folded", nodes=("BatchNormalization",))
+    result = prove(Pair(original, folded, {"w2": lambda: weight, "b2": lambda: bias}, [site]))
+    assert (result["regions"], len(result["failed"])) == (1, failures)  # type: ignore[arg-type]
+    assert result["proven"] == 1 - failures
+
+
+def test_common_subexpression_is_found_equal_by_widening() -> None:
+    """The fold reads one of two equal values; only a region that holds both producers can tell."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3] x) => (float[2, 3] y) {{
+        a = Exp(x)
+        {second}
+        y = Add(a, {operand})
+    }}"""
+    original = model_of(text.format(second="b = Exp(x)", operand="b"), {})
+    folded = model_of(text.format(second="", operand="a"), {})
+    assert prove(Pair(original, folded))["failed"] == []
+
+
+def test_random_operator_is_not_proven() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3] x) => (float[2, 3] y) {{
+        r = RandomNormalLike<scale = {scale}>(x)
+        y = Add(x, r)
+    }}"""
+    original, folded = (model_of(text.format(scale=scale), {}) for scale in ("2.0", "3.0"))
+    result = prove(Pair(original, folded))
+    assert result["unproven"] == ["r"] and result["uncovered"] == ["r"]
+
+
+def test_site_without_a_difference_is_unproven() -> None:
+    pair = ConvBatchNorm().pair()
+    pair.folded = pair.original.clone()
+    pair.exact = {}
+    assert prove(pair)["reasons"] == {"y": "the models do not differ there"}
+
+
+def test_kept_sites_are_not_counted() -> None:
+    pair = ConvBatchNorm().pair()
+    pair.sites.append(Site("elsewhere", "batchnorm", "kept", code="NF101"))
+    result = prove(pair)
+    assert (result["sites"], result["proven"]) == (1, 1)
+
+
+def test_same_seed_gives_the_same_numbers() -> None:
+    first, second = prove(ConvBatchNorm().pair()), prove(ConvBatchNorm().pair())
+    assert first["max_error"] == second["max_error"]

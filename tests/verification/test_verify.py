@@ -1,0 +1,254 @@
+"""Whole verifications: verdicts, messages, and what each provider did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from normfold.errors import InputError
+from normfold.reporting.report import Verification
+from normfold.verification import VerifyOptions, endtoend, verify_fold, verify_models
+from tests.verification.conftest import ConvBatchNorm, Pair, model_of, no_refold
+
+pytest.importorskip("onnxruntime")
+
+
+def verify(pair: Pair, options: VerifyOptions | None = None) -> Verification:
+    return verify_fold(
+        pair.original,
+        pair.folded,
+        pair.original,
+        pair.folded,
+        pair.exact,
+        pair.sites,
+        no_refold,
+        options,
+    )
+
+
+def codes(verification: Verification) -> list[str]:
+    return [message.split(":")[0] for message in verification.messages]
+
+
+def test_right_fold_passes_and_its_report_is_json() -> None:
+    found = verify(ConvBatchNorm().pair())
+    assert found.verdict == "pass" and found.messages == []
+    assert [(p["model"], p["optimizations"], p["status"]) for p in found.providers] == [
+        ("original", "off", "ok"),
+        ("folded", "off", "ok"),
+        ("original", "on", "ok"),
+        ("folded", "on", "ok"),
+    ]
+    assert {r["bound_from"] for r in found.rounding} == {"float64"}
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+
+
+def test_models_from_files(tmp_path: Path) -> None:
+    pair = ConvBatchNorm().pair()
+    paths = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    ir.save(pair.original, paths[0])
+    ir.save(pair.folded, paths[1])
+    assert verify_models(*paths).verdict == "pass"
+
+
+PLANTED = {
+    "epsilon": lambda case: case.folded_constants(epsilon=1e-3),
+    "half": lambda case: tuple(a.astype(np.float16).astype(float) for a in case.folded_constants()),
+    "bias": lambda case: (case.folded_constants()[0], 0 * case.folded_constants()[1]),
+    "swap": lambda case: (case.folded_constants()[0][[1, 0, *range(2, 512)]], case.folded_constants()[1]),
+    "sign": lambda case: (
+        case.folded_constants()[0] * np.where(np.arange(512) == 77, -1, 1)[:, None, None, None],
+        case.folded_constants()[1],
+    ),
+}
+
+
+@pytest.mark.parametrize("error", PLANTED)
+def test_planted_error_fails_end_to_end_without_any_proof(error: str) -> None:
+    case = ConvBatchNorm(512, seed=3)
+    weight, bias = PLANTED[error](case)
+    found = verify_models(case.original(), case.folded(weight, bias))
+    assert found.verdict == "fail" and set(codes(found)) == {"NF203"}
+
+
+def test_right_fold_of_512_channels_passes_end_to_end() -> None:
+    case = ConvBatchNorm(512, seed=3)
+    assert verify_models(case.original(), case.folded(*case.folded_constants())).verdict == "pass"
+
+
+def test_nan_in_one_element_fails() -> None:
+    case = ConvBatchNorm()
+    weight, bias = case.folded_constants()
+    bias[2] = np.nan
+    assert codes(verify_models(case.original(), case.folded(weight, bias)))[0] == "NF203"
+
+
+def test_failing_proof_names_value_and_region() -> None:
+    found = verify(ConvBatchNorm(tail="Relu").pair(epsilon=1e-3))
+    assert found.verdict == "fail"
+    assert found.messages[0].startswith("NF201: 'b' in the region of 'b': values differ by ")
+
+
+def test_unproven_site_is_inconclusive_even_where_outputs_agree() -> None:
+    case = ConvBatchNorm()
+    case.gamma[:] = 0
+    found = verify(case.pair(epsilon=1e-3))
+    assert found.verdict == "inconclusive" and codes(found) == ["NF202"]
+
+
+@pytest.mark.parametrize("change", ["rename", "type", "shape", "extra"])
+def test_other_signature_fails(change: str) -> None:
+    pair = ConvBatchNorm(sizes="1, {inputs}, 9, 9").pair()
+    output = pair.folded.graph.outputs[0]
+    if change == "rename":
+        output.name = "z"
+    elif change == "type":
+        output.type = ir.TensorType(ir.DataType.DOUBLE)
+    elif change == "shape":
+        output.shape = ir.Shape([1, 6, 9])
+    else:
+        pair.folded.graph.outputs.append(pair.folded.graph.inputs[0])
+    found = verify_models(pair.original, pair.folded)
+    assert found.verdict == "fail" and set(codes(found)) == {"NF207"}
+
+
+def test_unregistered_provider_is_inconclusive_and_says_why() -> None:
+    found = verify(ConvBatchNorm().pair(), VerifyOptions(providers=("cpu", "cuda")))
+    assert found.verdict == "inconclusive"
+    assert found.messages == [
+        "NF204: cuda was not exercised: CUDAExecutionProvider is not registered in this build of onnxruntime"
+    ]
+    assert {r["provider"] for r in found.rounding} == {"cpu"}
+
+
+DOUBLE = """<ir_version: 8, opset_import: ["" : 17]>
+g (double[1, 4, 5, 5] x) => (double[1, 6, 5, 5] y) {{ {body} }}"""
+
+
+def double_pair() -> Pair:
+    case = ConvBatchNorm(kernel=1)
+    names = ("gamma", "beta", "mean", "variance")
+    original = model_of(
+        DOUBLE.format(
+            body="c = Conv(x, w)\ny = BatchNormalization<epsilon = 1e-5>(c, gamma, beta, mean, variance)"
+        ),
+        {"w": case.weight.astype(float), **{name: getattr(case, name).astype(float) for name in names}},
+    )
+    pair = case.pair()
+    weight, bias = case.folded_constants()
+    pair.original = original
+    pair.folded = model_of(
+        DOUBLE.format(body="y = Conv(x, w_folded, b_folded)"), {"w_folded": weight, "b_folded": bias}
+    )
+    return pair
+
+
+def test_provider_that_cannot_run_the_original_is_not_run() -> None:
+    """onnxruntime's CPU provider has no Conv in float64; the proof is complete without it."""
+    found = verify(double_pair())
+    assert found.verdict == "pass" and codes(found) == ["NF204"]
+    assert {r["provider"] for r in found.rounding} == {"evaluator"}
+
+
+def test_provider_that_cannot_run_the_original_is_inconclusive_when_named() -> None:
+    assert verify(double_pair(), VerifyOptions(providers=("cpu",))).verdict == "inconclusive"
+
+
+def test_without_onnxruntime_the_evaluator_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endtoend, "onnxruntime_installed", lambda: False)
+    case = ConvBatchNorm()
+    found = verify(case.pair())
+    assert found.verdict == "pass" and codes(found) == ["NF216"]
+    wrong = verify_models(case.original(), case.folded(*case.folded_constants(epsilon=1e-3)))
+    assert wrong.verdict == "fail"
+    named = verify(case.pair(), VerifyOptions(providers=("cpu",)))
+    assert named.verdict == "inconclusive" and "NF204" in codes(named)
+
+
+def test_over_budget_the_bound_comes_from_noise() -> None:
+    case = ConvBatchNorm()
+    tight = VerifyOptions(budget_bytes=64)
+    found = verify(case.pair(), tight)
+    assert found.verdict == "pass" and codes(found) == ["NF209"]
+    assert {r["bound_from"] for r in found.rounding} == {"noise"}
+    wrong = case.folded(*case.folded_constants(epsilon=1e-3))
+    assert verify_models(case.original(), wrong, tight).verdict == "fail"
+
+
+def test_model_without_accepted_input_is_inconclusive() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, M] x) => (float[K] y) { y = Reshape(x, s) }"""
+    model = model_of(text, {"s": np.array([100003])})
+    found = verify_models(model, model.clone())
+    assert found.verdict == "inconclusive" and codes(found) == ["NF208"]
+    given = VerifyOptions(shapes={"x": (1, 100003)})
+    assert verify_models(model, model.clone(), given).verdict == "pass"
+
+
+def test_nonfinite_original_fails_unless_allowed() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3] x) => (float[2, 3] y) { y = Div(x, z) }"""
+    model = model_of(text, {"z": np.array([1, 1, 0], np.float32)})
+    found = verify_models(model, model.clone())
+    assert found.verdict == "fail" and codes(found) == ["NF206"]
+    assert verify_models(model, model.clone(), VerifyOptions(allow_nonfinite=True)).verdict == "pass"
+
+
+def test_random_model_is_inconclusive() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3] x) => (float[2, 3] y) { r = RandomNormalLike(x) y = Add(x, r) }"""
+    model = model_of(text, {})
+    found = verify_models(model, model.clone())
+    assert found.verdict == "inconclusive" and codes(found) == ["NF213"]
+
+
+def test_folded_model_that_does_not_load_fails() -> None:
+    case = ConvBatchNorm()
+    broken = case.folded(*case.folded_constants())
+    broken.graph.node(0).op_type = "NoSuchOperator"
+    found = verify_models(case.original(), broken)
+    assert found.verdict == "fail" and set(codes(found)) == {"NF212"}
+
+
+def test_own_tolerance_is_applied_on_top() -> None:
+    case = ConvBatchNorm(64)
+    pair = case.original(), case.folded(*case.folded_constants())
+    assert codes(verify_models(*pair, VerifyOptions(atol=0.0, rtol=1e-9))) == ["NF214"]
+    assert verify_models(*pair, VerifyOptions(atol=1e-4)).verdict == "pass"
+
+
+def test_real_data_is_used_and_recorded() -> None:
+    case = ConvBatchNorm()
+    data = {"x": np.random.default_rng(0).standard_normal((5, 4, 9, 9)).astype(np.float32)}
+    found = verify(case.pair(), VerifyOptions(data=data))
+    assert found.verdict == "pass"
+    assert found.inputs == {"source": "data", "runs": 5, "shapes": {"x": [1, 4, 9, 9]}}
+    with pytest.raises(InputError, match="no array named 'x'"):
+        verify(case.pair(), VerifyOptions(data={"z": data["x"]}))
+
+
+def test_unreadable_model_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"\xff\xff garbage")
+    with pytest.raises(InputError, match=r"a\.onnx"):
+        verify_models(tmp_path / "a.onnx", tmp_path / "a.onnx")
+
+
+def test_crash_of_the_runtime_is_inconclusive() -> None:
+    """onnxruntime 1.31 dies on training BatchNormalization with unnamed extra outputs."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3, 4] x) => (float[2, 3, 4] y) {
+        y, m, v = BatchNormalization<training_mode = 1>(x, s, b, mean, var)
+    }"""
+    one = np.ones(3, np.float32)
+    model = model_of(text, {"s": one, "b": one, "mean": one, "var": one})
+    for output in list(model.graph.node(0).outputs)[1:]:
+        output.name = ""
+    found = verify_models(model, model.clone())
+    assert found.verdict in ("inconclusive", "pass")
+    if found.verdict == "inconclusive":
+        assert "NF205" in codes(found)
