@@ -160,7 +160,7 @@ class EndToEnd:
                 judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
                 self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
                 self._enter(judgement, provider, optimize)
-            self._check_tolerances(provider, base.runs, outcome.runs)
+            self._check_tolerances(provider, optimize, base.runs, outcome.runs)
         return True
 
     def _run_file(self, which: int, provider: str, *, optimize: bool, repeat: bool = False) -> Outcome:
@@ -291,14 +291,15 @@ class EndToEnd:
                 if entry["provider"] == _short(provider)
             )
             code = "NF215" if optimize and plain else "NF203"
-            level = " with optimisations on" if optimize else ""
-            self._ledger.add("fail", code, f"{where}{level}: {judgement.reason}")
+            self._ledger.add("fail", code, f"{where}{_level(optimize)}: {judgement.reason}")
         elif judgement.status == "nonfinite":
             self._ledger.add("fail", "NF206", f"{where}: {judgement.reason}")
         elif judgement.status == "uncertain":
             self._ledger.add("inconclusive", "NF211", f"{where}: {judgement.reason}")
 
-    def _check_tolerances(self, provider: str, original: Sequence[Arrays], folded: Sequence[Arrays]) -> None:
+    def _check_tolerances(
+        self, provider: str, optimize: bool, original: Sequence[Arrays], folded: Sequence[Arrays]
+    ) -> None:
         for output in self._outputs:
             sentence = within(
                 output,
@@ -308,7 +309,7 @@ class EndToEnd:
                 self._options.atol,
             )
             if sentence is not None:
-                self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}")
+                self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}{_level(optimize)}")
 
     def _in_evaluator(self, reference: Reference) -> None:
         """The comparison where no provider ran the original: both models in the evaluator, in their own
@@ -328,7 +329,7 @@ class EndToEnd:
             judgement = self._judge(output, reference.runs, runs[0], runs[1], reference.response[output])
             self._report.rounding.append(judgement.as_dict(EVALUATOR, False, "float64"))
             self._enter(judgement, EVALUATOR, False)
-        self._check_tolerances(EVALUATOR, runs[0], runs[1])
+        self._check_tolerances(EVALUATOR, False, runs[0], runs[1])
 
 
 class _Attempt:
@@ -380,6 +381,10 @@ def _as_double(run: Arrays) -> Arrays:
     return {
         name: array.astype(np.float64) if is_floating(array.dtype) else array for name, array in run.items()
     }
+
+
+def _level(optimize: bool) -> str:
+    return " with optimisations on" if optimize else ""
 
 
 def _short(provider: str) -> str:

@@ -110,7 +110,8 @@ def largest_change(a: np.ndarray, b: np.ndarray) -> float:
     """Largest finite difference between two arrays of one shape; zero for anything that is not floating."""
     if not (is_floating(a.dtype) and is_floating(b.dtype)) or a.shape != b.shape:
         return 0.0
-    change = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        change = np.abs(a.astype(np.float64) - b.astype(np.float64))
     return float(np.max(change, initial=0.0, where=np.isfinite(change)))
 
 

@@ -171,7 +171,7 @@ def _peak(array: np.ndarray) -> float:
 def _errors(reference: Values, values: Values, masks: Sequence[np.ndarray]) -> tuple[float, float]:
     largest, squares, count = 0.0, 0.0, 0
     for truth, value, mask in zip(reference, values, masks, strict=True):
-        error = np.abs(value.astype(np.float64) - truth)[mask]
+        error = np.abs(value.astype(np.float64)[mask] - truth[mask])
         largest = max(largest, _peak(error))
         squares += float(np.square(error).sum())
         count += error.size

@@ -50,7 +50,8 @@ def test_shape_that_does_not_fit_is_one_line(options: VerifyOptions) -> None:
 
 
 def test_inputs_with_a_default_keep_it() -> None:
-    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x, float[2] k = {1, 2}) => (float[2] y) { y = Add(x, k) }'
+    header = '<ir_version: 8, opset_import: ["" : 17]>'
+    text = f"{header} g (float[2] x, float[2] k = {{1, 2}}) => (float[2] y) {{ y = Add(x, k) }}"
     proto = onnx.parser.parse_model(text)
     assert [spec.name for spec in signature(ir.from_proto(proto))] == ["x"]
 
