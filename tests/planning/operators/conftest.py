@@ -127,7 +127,8 @@ class OneNode:
         for name, value in crossing.attributes.items():
             kept = [a for a in node.attribute if a.name != name]
             del node.attribute[:]
-            node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+            new = [] if value is None else [onnx.helper.make_attribute(name, value)]
+            node.attribute.extend([*kept, *new])
         if crossing.op_type is not None:
             node.op_type = crossing.op_type
         return model
