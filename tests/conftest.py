@@ -209,6 +209,9 @@ class Interpreter:
     def _dropout(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         return inputs[0]
 
+    def _sigmoid(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-inputs[0]))
+
     def _relu(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         return np.maximum(inputs[0], 0.0)
 

@@ -55,7 +55,7 @@ _STEPS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_chain_goes_into_the_conv(check: Any, data: st.DataObject) -> None:
     body, constants, value = "", check.batchnorm(6), "c"
@@ -68,9 +68,10 @@ def test_any_chain_goes_into_the_conv(check: Any, data: st.DataObject) -> None:
             constants[name] = (magnitude * data.draw(st.sampled_from([-1, 1]))).astype(np.float32)
             step = step.replace("(k,", f"({name},").replace(", k)", f", {name})")
         body, value = f"{body} t{index} = {step}", f"t{index}"
-    body += f" y = Relu ({value})"
-    outcome = check(behind_conv(check, body, constants))
-    outcome.gone("Conv", "Relu")
+    body += f" y = Sigmoid ({value})"
+    # Small variances in a row amplify what cancels.
+    outcome = check(behind_conv(check, body, constants), tolerance=1e-10)
+    outcome.gone("Conv", "Sigmoid")
 
 
 HAND_WRITTEN = {
