@@ -89,11 +89,11 @@ class Correspondence:
         for (i, j), (next_i, next_j) in reversed(list(zip(self.cuts, self.cuts[1:], strict=False))):
             # From the last segment to the first, so that the axes in front keep their places.
             lead, own, rest = array.shape[:i], array.shape[i:next_i], array.shape[next_i:]
-            block = array.reshape(math.prod(lead), *own, math.prod(rest))
+            block = array.reshape((math.prod(lead), *own, math.prod(rest)))
             moved = _carry_segment(block, self.before[i:next_i], self.after[j:next_j])
             if moved is None:
                 return None
-            array = moved.reshape(*lead, *moved.shape[1:-1], *rest)
+            array = moved.reshape((*lead, *moved.shape[1:-1], *rest))
         return array
 
 

@@ -36,7 +36,7 @@ class Gather(Operator):
 
     def _gathered(self, array: Array64, axis: int, node: NodeView) -> Array64:
         if array.shape[axis] == 1:
-            return array.reshape(*array.shape[:axis], *[1] * node.rank(1), *array.shape[axis + 1 :])
+            return array.reshape((*array.shape[:axis], *[1] * node.rank(1), *array.shape[axis + 1 :]))
         return array.take(self._indices(node), axis=axis)
 
     def _scattered(self, array: Array64, axis: int, indexed: int, free: float, node: NodeView) -> Array64:
@@ -47,7 +47,7 @@ class Gather(Operator):
             array.shape[axis + indexed :],
         )
         if all(size == 1 for size in own):
-            return array.reshape(*outer, 1, *inner)
+            return array.reshape((*outer, 1, *inner))
         indices = self._indices(node)
         dims = node.dims(0)
         size = None if dims is None else dims[axis]

@@ -25,7 +25,7 @@ from normfold.refusal import Refused
 
 
 class Reshape(Operator):
-    """Y is as the target says: 0 copies X's dimension of that place (unless ``allowzero``), −1 is the remainder."""
+    """Y as the target says: 0 copies X's dimension (unless ``allowzero``), −1 is the remainder."""
 
     op_types = ("Reshape",)
 

@@ -59,11 +59,14 @@ class Outcome:
 
 
 class OneNode:
-    """A model of one node, the middle of an affine's way. Its constants are the model's initializers."""
+    """A model of one node, the middle of an affine's way. Its constants are the model's initializers.
 
-    def __init__(self, model: onnx.ModelProto, harness: Harness) -> None:
+    ``like`` is a model of the same meaning that is run in its place: the reference lacks old operator versions.
+    """
+
+    def __init__(self, model: onnx.ModelProto, harness: Harness, like: onnx.ModelProto | None = None) -> None:
         assert len(model.graph.node) == 1
-        self._model = model
+        self._model = like or model
         self._harness = harness
         working = ir.from_proto(model)
         self.view = NodeView(next(iter(working.graph)), Workspace(working))
@@ -145,9 +148,16 @@ class Harness:
         )
         return model
 
-    def one(self, text: str, constants: Arrays | None = None, *, opset: int = 20) -> OneNode:
+    def one(
+        self,
+        text: str,
+        constants: Arrays | None = None,
+        *,
+        opset: int = 20,
+        like: onnx.ModelProto | None = None,
+    ) -> OneNode:
         """One node between graph inputs and outputs, to be asked directly."""
-        return OneNode(self.model(text, constants, opset=opset), self)
+        return OneNode(self.model(text, constants, opset=opset), self, like)
 
     def fold(
         self,
@@ -160,7 +170,7 @@ class Harness:
     ) -> Outcome:
         """Fold, then compare with the original at two sizes of every symbolic dimension.
 
-        In float64 with our evaluator and the exact constants, and in the model's own types with onnx's reference.
+        In float64 with our evaluator and the exact constants; in the model's own types with onnx's reference.
         ``inputs`` fixes some of the inputs, ``sizes`` some of the symbolic dimensions.
         """
         proto = self.model(text, constants, opset=opset) if isinstance(text, str) else text
