@@ -45,7 +45,7 @@ def to_operand(affine: Affine, node: NodeView, slot: int) -> Affine:
 
 
 def fits(affine: Affine, node: NodeView, slot: int) -> bool:
-    """Whether the operand in ``slot`` has full size, or is a constant that may grow, wherever ``affine`` varies."""
+    """Whether the operand in ``slot`` is full-size where ``affine`` varies, or a constant that may grow."""
     if _may_grow(node, slot):
         return True
     dims, first = node.dims(slot), _first_axis(node, slot)

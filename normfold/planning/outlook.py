@@ -59,7 +59,7 @@ _ASKS_ANY = frozenset({"Add", "Div", "Mul", "Sub", "Sum"})
 def outlook(node: NodeView, slot: int) -> int:
     """How likely the operand in ``slot`` takes an affine.
 
-    3 for a constant, 2 for a layer with a bias that nothing else reads, 1 for one without a bias, 0 otherwise.
+    3 for a constant, 2 for a layer with a bias that nothing else reads, 1 for one without, 0 otherwise.
     """
     if node.is_constant(slot):
         return 3

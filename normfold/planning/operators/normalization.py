@@ -9,9 +9,9 @@ because of ε.
 | operator | X | normalised axes | γ, β |
 |---|---|---|---|
 | InstanceNormalization | [N, C, *spatial] | spatial | [C] |
-| GroupNormalization | [N, C, *spatial], C in G groups | channels of a group, spatial | [C]; opset 18 to 20: [G] |
+| GroupNormalization | [N, C, *spatial] in G groups | group's channels, spatial | [C], before opset 21 [G] |
 | LayerNormalization | any | ``axis`` and all behind it | broadcast to those; β may be missing |
-| RMSNormalization | any | ``axis`` and all behind it | likewise, and no β: nothing takes a shift, none is dead |
+| RMSNormalization | any | ``axis`` and all behind it | γ likewise, no β; no mean, so no shift is dead |
 | MeanVarianceNormalization | any | ``axes`` | none |
 """
 

@@ -71,7 +71,7 @@ class ReduceMean(Reduction):
     op_types = ("ReduceMean",)
 
     def _collected(self, node: NodeView, shift: Array64, axes: tuple[int, ...]) -> Array64:
-        return np.mean(shift, axis=axes, keepdims=True)
+        return _mean(shift, axes)
 
 
 class ReduceSum(Reduction):
@@ -81,7 +81,7 @@ class ReduceSum(Reduction):
         return shift / _count(node, axes)
 
     def _collected(self, node: NodeView, shift: Array64, axes: tuple[int, ...]) -> Array64:
-        return np.mean(shift, axis=axes, keepdims=True) * _count(node, axes)
+        return _mean(shift, axes) * _count(node, axes)
 
 
 class ReduceMaxMin(Reduction):
@@ -112,6 +112,10 @@ def reduced_axes(node: NodeView) -> tuple[int, ...]:
     if axes:
         return tuple(sorted({axis % rank for axis in axes}))
     return () if node.int_attribute("noop_with_empty_axes", 0) else tuple(range(rank))
+
+
+def _mean(array: Array64, axes: tuple[int, ...]) -> Array64:
+    return np.asarray(np.mean(array, axis=axes, keepdims=True), dtype=np.float64)
 
 
 def _count(node: NodeView, axes: tuple[int, ...]) -> int:
