@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from normfold.codes import Code
 
 
 @click.command("explain")
@@ -23,18 +29,29 @@ def command(ctx: click.Context, code: str | None, output_format: str) -> int:
             raise click.UsageError(f"there is no code {code!r}; 'normfold explain' lists all", ctx)
         chosen = [found]
     if output_format == "json":
-        from normfold.reporting.environment import tool_versions
-        from normfold.reporting.json import render_json
-        from normfold.reporting.report import Report
-
-        codes = [vars(item) for item in chosen]
-        click.echo(render_json(Report("explain", tool=tool_versions(), summary={"codes": codes})), nl=False)
+        text = _json(chosen)
     elif code is None:
-        for item in chosen:
-            click.echo(f"{item.id}  {item.title}")
+        text = "".join(f"{item.id}  {item.title}\n" for item in chosen)
     else:
-        item = chosen[0]
-        click.echo(f"{item.id}: {item.title}\n")
-        for heading, text in (("What", item.what), ("Why", item.why), ("Unblock", item.unblock)):
-            click.echo(click.wrap_text(f"{heading}: {text}", width=100, subsequent_indent="  "))
+        text = _explanation(chosen[0])
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text, nl=False)
     return 0
+
+
+def _json(codes: list[Code]) -> str:
+    from normfold.reporting.environment import tool_versions
+    from normfold.reporting.json import render_json
+    from normfold.reporting.report import Report
+
+    return render_json(
+        Report("explain", tool=tool_versions(), summary={"codes": [vars(code) for code in codes]})
+    )
+
+
+def _explanation(code: Code) -> str:
+    parts = [("What", code.what), ("Why", code.why), ("Unblock", code.unblock)]
+    texts = [
+        click.wrap_text(f"{heading}: {text}", width=100, subsequent_indent="  ") for heading, text in parts
+    ]
+    return "\n".join([f"{code.id}: {code.title}", "", *texts, ""])

@@ -397,11 +397,9 @@ class _Run:
 def _verify_options(checks: VerifyArguments, freeze_initializers: bool) -> VerifyOptions:
     from normfold.verification import VerifyOptions
 
-    known = {name: value for name, value in checks.items() if name != "providers"}
+    known: dict[str, Any] = {**checks, "providers": tuple(checks.get("providers", ()))}
     try:
-        return VerifyOptions(
-            **known, providers=tuple(checks.get("providers", ())), freeze_initializers=freeze_initializers
-        )
+        return VerifyOptions(**known, freeze_initializers=freeze_initializers)
     except TypeError as error:
         raise InputError(f"unknown verification option: {error}", code="NF900") from error
 

@@ -30,11 +30,11 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
         console = Console(
             file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH
         )
-    headline = Text(f"{phrases.title(report)}: " if report.inputs else "")
-    headline.append(phrases.summary(report), style=_STYLES.get(report.verification.verdict or "", ""))
+    headline = _text(f"{phrases.title(report)}: " if report.inputs else "")
+    headline.append(_text(phrases.summary(report), _STYLES.get(report.verification.verdict or "", "")))
     console.print(headline)
     for finding in report.findings:
-        console.print(Text(f"  {finding.severity} {finding.code}: {finding.message}"))
+        console.print(_text(f"  {finding.severity} {finding.code}: {finding.message}"))
     _print_verification(console, report, verbose)
     _print_kept(console, report.sites, verbose)
     if verbose:
@@ -49,17 +49,17 @@ def _print_verification(console: Console, report: Report, verbose: int) -> None:
     verification = report.verification
     proof = phrases.algebra(report)
     if proof is not None:
-        console.print(Text(f"  {proof}"))
+        console.print(_text(f"  {proof}"))
     lines = phrases.rounding(report)
     shown = lines if verbose else lines[:_ROWS_SHOWN]
     for line in shown:
-        console.print(Text(f"  {line}"))
+        console.print(_text(f"  {line}"))
     if len(shown) < len(lines):
-        console.print(Text(f"  … and {len(lines) - len(shown)} more (-v)"))
+        console.print(_text(f"  … and {len(lines) - len(shown)} more (-v)"))
     for line in phrases.providers(report):
-        console.print(Text(f"  {line}"))
+        console.print(_text(f"  {line}"))
     for message in verification.messages:
-        console.print(Text(f"  {message}"))
+        console.print(_text(f"  {message}"))
 
 
 def _print_kept(console: Console, sites: list[Site], verbose: int) -> None:
@@ -76,16 +76,21 @@ def _print_kept(console: Console, sites: list[Site], verbose: int) -> None:
         shown = names if verbose else names[:_NAMES_SHOWN]
         rest = f" … and {len(names) - len(shown)} more (-v)" if len(shown) < len(names) else ""
         reason = title or (members[0].reason or "")
-        table.add_row(Text(str(len(members))), Text(code), Text(reason), Text(", ".join(shown) + rest))
+        table.add_row(str(len(members)), _text(code), _text(reason), _text(", ".join(shown) + rest))
     console.print(table, soft_wrap=False)
     if verbose:
         for _, _, _, members in groups:
             for site in members:
-                console.print(Text(f"  {site.site} ({site.kind}): kept, {site.code}: {site.reason}"))
-    console.print(Text("  normfold explain CODE says what would unblock it"))
+                console.print(_text(f"  {site.site} ({site.kind}): kept, {site.code}: {site.reason}"))
+    console.print(_text("  normfold explain CODE says what would unblock it"))
 
 
 def _print_changed(console: Console, sites: list[Site]) -> None:
     for site in sites:
         if site.action != "kept":
-            console.print(Text(f"  {phrases.site_line(site)}"))
+            console.print(_text(f"  {phrases.site_line(site)}"))
+
+
+def _text(line: str, style: str = "") -> Text:
+    """A line without control characters: names come from the model, and a terminal obeys them."""
+    return Text("".join(char if char.isprintable() else "?" for char in line), style=style)

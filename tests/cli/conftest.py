@@ -1,0 +1,93 @@
+"""Runs the command line in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from onnx import parser
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
+
+FOLDABLE = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
+<float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] g = {1.5, -0.5}, float[2] b = {0.25, 1}, float[2] m = {0.5, 2},
+ float[2] v = {0.75, 3}>
+{
+    c = Conv(x, w)
+    n = BatchNormalization(c, g, b, m, v)
+    y = Relu(n)
+}
+"""
+
+
+@dataclass
+class Outcome:
+    """What a run left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Standard output as a report that fits the schema."""
+        document: dict[str, Any] = json.loads(self.out)
+        jsonschema.validate(document, SCHEMA)
+        assert document["exit"] == self.code
+        return document
+
+    @property
+    def error(self) -> str:
+        """Standard error, which must be one line."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("normfold: ")
+        return lines[0]
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def schema() -> Any:
+    """The report's JSON Schema."""
+    return SCHEMA
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command line with the given arguments."""
+    main = import_module("normfold.cli").main
+
+    def call(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Conv → BatchNormalization → Relu."""
+    path = tmp_path / "in.onnx"
+    path.write_bytes(parser.parse_model(FOLDABLE).SerializeToString())
+    return path
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A file that is not a model."""
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no model")
+    return path
