@@ -72,10 +72,13 @@ class Affine:
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
 
+    def outgrows(self, *parts: Affine) -> bool:
+        """Whether it has a larger array than any of the affines that it was made of: an outer product."""
+        return self._largest > max(part._largest for part in parts)
+
     @property
-    def elements(self) -> int:
-        """Number of constants that it takes to write it down."""
-        return (self.scale.size if self.has_scale else 0) + (self.shift.size if self.has_shift else 0)
+    def _largest(self) -> int:
+        return max(self.scale.size, self.shift.size)
 
     def only_scale(self) -> Affine:
         return Affine(self.scale, np.zeros((1,) * self.rank))

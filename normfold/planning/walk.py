@@ -95,7 +95,7 @@ def walk_backward(
                 raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
             wanted = {_index(v): _agreed(v, asked[v]) for v in outputs}
             if is_virtual(node):
-                walk.composed[node] = _compose(virtual(node).affine, wanted[0], wanted[0])
+                walk.composed[node] = _compose(virtual(node).affine, wanted[0])
                 walk.renamed.extend(outputs)
                 continue
             view = NodeView(node, workspace)
@@ -167,7 +167,7 @@ def walk_forward(
             if len(walk.crossings) > _LONGEST_WALK:
                 raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
             if is_virtual(node):
-                walk.composed[node] = _compose(slots[0], virtual(node).affine, slots[0])
+                walk.composed[node] = _compose(slots[0], virtual(node).affine)
                 continue
             view = NodeView(node, workspace)
             crossing = _entry(view, table).forward(view, slots)
@@ -226,11 +226,10 @@ def _shown(node: ir.Node) -> str:
     return f"{op_type} {node.outputs[0].name!r}"
 
 
-def _compose(inner: Affine, outer: Affine, arriving: Affine) -> Affine:
+def _compose(inner: Affine, outer: Affine) -> Affine:
     composed = inner.then(outer)
-    resident = outer if arriving is inner else inner
-    if composed.elements > resident.elements + arriving.elements:
-        raise Refused("NF122", "together with its neighbour it would take more constants than both do apart")
+    if composed.outgrows(inner, outer):
+        raise Refused("NF122", "together with its neighbour it would be an outer product of constants")
     return composed
 
 

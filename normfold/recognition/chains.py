@@ -65,7 +65,7 @@ def find_chains(graph: ir.Graph, workspace: Workspace) -> Iterator[Chain | Unrea
         while (following := _next(y, links)) is not None:
             next_node, _, next_affine = links[following]
             composed = affine.then(next_affine)
-            if composed.elements > affine.elements + next_affine.elements:
+            if composed.outgrows(affine, next_affine):
                 break
             nodes.append(next_node)
             affine, y = composed, following

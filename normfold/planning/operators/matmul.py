@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normfold.affine import Affine, Array64, varying_axes
+from normfold.affine import Affine, Array64, varying_axes, vector
 from normfold.planning.crossing import Crossing, NodeView, Operator
 from normfold.refusal import Refused
 
@@ -40,29 +40,29 @@ class MatMul(Operator):
             return self._uniform(node, scale)
         weight = node.constant(slot)
         assert weight is not None
-        if len(weight.shape) < 2:
-            if scale.size == 1:
-                return Crossing(constants={slot: weight.map(lambda w: w * scale.reshape(()))})
-            raise Refused("NF110", f"the constant of MatMul {node.name!r} is a vector and has no free axis")
-        owned = self._owned_axes(weight.shape, slot, scale.ndim)
-        axes = varying_axes(scale)
-        if all(axis in owned for axis in axes):
-            factor = self._factor(scale, weight.shape, slot)
+        full = self._with_both_axes(node, scale)
+        axes = varying_axes(full)
+        if set(axes) <= self._owned_axes(weight.shape, slot, full.ndim):
+            factor = full.reshape(full.shape[full.ndim - len(weight.shape) :])
             return Crossing(constants={slot: weight.map(lambda w: w * factor)})
         other = 1 - slot
         rank = node.rank(other)
-        free = scale.ndim - 2 if other == _A else scale.ndim - 1
+        free = full.ndim - 2 if other == _A else full.ndim - 1
         if (
             rank < 2
-            or any(axis != free and axis >= scale.ndim - 2 for axis in axes)
-            or any(axis < scale.ndim - rank for axis in axes)
+            or any(axis != free and axis >= full.ndim - 2 for axis in axes)
+            or any(axis < full.ndim - rank for axis in axes)
         ):
             raise Refused(
                 "NF110", f"the scale varies on an axis that no operand of MatMul {node.name!r} has alone"
             )
-        return Crossing(
-            affines={other: Affine.of(scale.reshape(scale.shape[scale.ndim - rank :]), rank=rank)}
-        )
+        return Crossing(affines={other: Affine.of(full.reshape(full.shape[full.ndim - rank :]), rank=rank)})
+
+    def _with_both_axes(self, node: NodeView, scale: Array64) -> Array64:
+        """The scale with trailing axes M and N, one of which the result lacks where an operand is a vector."""
+        if node.rank(_B) == 1:
+            scale = np.expand_dims(scale, -1)
+        return np.expand_dims(scale, -2) if node.rank(_A) == 1 else scale
 
     def _uniform(self, node: NodeView, scale: Array64) -> Crossing:
         if scale.size != 1:
@@ -71,14 +71,12 @@ class MatMul(Operator):
         return Crossing(affines={_A: Affine.of(float(scale.item()), rank=node.rank(_A))})
 
     def _owned_axes(self, shape: tuple[int, ...], slot: int, rank: int) -> set[int]:
-        """Axes of Y that the constant in ``slot`` has, none of them merely broadcast."""
+        """Axes of […, M, N] that the constant in ``slot`` has, none of them merely broadcast."""
+        if len(shape) < 2:
+            return set()
         free = rank - 1 if slot == _B else rank - 2
         batch = {rank - 1 - i for i, size in enumerate(reversed(shape)) if i >= 2 and size != 1}
         return {free, *batch}
-
-    def _factor(self, scale: Array64, shape: tuple[int, ...], slot: int) -> Array64:
-        """Y's scale aligned with the stored constant: its free axis and its batch axes."""
-        return scale.reshape(scale.shape[scale.ndim - len(shape) :])
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         if len(given) == 2:
@@ -90,11 +88,7 @@ class MatMul(Operator):
             if affine.has_shift or affine.scale.size != 1:
                 node.weight(other, "other operand")
             return self._cross(node, affine)
-        if len(weight.shape) < 2 or affine.rank < 2:
-            raise Refused("NF110", f"an operand of MatMul {node.name!r} is a vector")
-        contracted = affine.rank - 1 if slot == _A else affine.rank - 2
-        output = node.output_dims()
-        rank = max(affine.rank, len(weight.shape)) if output is None else len(output)
+        contracted = max(affine.rank - (1 if slot == _A else 2), 0)
         outside = [axis for axis in affine.scale_axes if axis != contracted]
         if outside and contracted in affine.scale_axes:
             raise Refused(
@@ -102,26 +96,27 @@ class MatMul(Operator):
             )
         if any(axis != contracted for axis in affine.shift_axes):
             raise Refused("NF110", f"the shift varies on a free axis of MatMul {node.name!r}")
+        is_matrix = len(weight.shape) > 1
+        axis = len(weight.shape) - (2 if slot == _A and is_matrix else 1)
+        layout = [-1 if i == axis else 1 for i in range(len(weight.shape))]
+        length = weight.shape[axis]
         constants = {}
         out_scale: Array64 | float = 1.0
         if outside:
-            out_scale = affine.scale
+            out_scale = affine.scale if is_matrix else affine.scale.squeeze(contracted)
         elif affine.has_scale:
-            length = weight.shape[-2] if slot == _A else weight.shape[-1]
-            factor = np.broadcast_to(affine.scale.reshape(-1), (length,))
-            factor = factor.reshape(-1, 1) if slot == _A else factor
+            factor = vector(affine.scale, contracted, length).reshape(layout)
             constants[other] = weight.map(lambda w: w * factor)
         out_shift: Array64 | float = 0.0
         if affine.has_shift:
-            values = weight.compute()
-            shift = affine.shift.reshape(-1)
-            if slot == _A:
-                out_shift = (values * np.broadcast_to(shift, (values.shape[-2],)).reshape(-1, 1)).sum(
-                    -2, keepdims=True
-                )
-            else:
-                out_shift = (values * np.broadcast_to(shift, (values.shape[-1],))).sum(-1, keepdims=True)
+            taps = vector(affine.shift, contracted, length).reshape(layout)
+            out_shift = (weight.compute() * taps).sum(axis, keepdims=is_matrix and affine.rank > 1)
+        rank = self._result_rank(affine.rank, len(weight.shape))
         return Crossing(affines={0: Affine.of(out_scale, out_shift, rank=rank)}, constants=constants)
+
+    def _result_rank(self, first: int, second: int) -> int:
+        """An operand that is a vector loses its only axis."""
+        return max(first, second) - (first == 1) - (second == 1) if max(first, second) > 1 else 0
 
     def _cross(self, node: NodeView, affine: Affine) -> Crossing:
         output = node.output_dims()
