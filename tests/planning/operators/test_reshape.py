@@ -335,7 +335,7 @@ def test_target_computed_from_the_reshaped_value_itself(harness: Any, batch: Any
 
 
 def test_target_that_the_caller_gives_may_end_in_the_channels(harness: Any) -> None:
-    """Whatever the target is, BatchNormalization has 5 channels behind it and rows of 5 stand in front of it."""
+    """Whatever the target is, BatchNormalization has 5 channels, and rows of 5 stand in front."""
     text = f"""g (double[N, L, 4] x, int64[2] target) => (double[M, 5] y) {{
         m = MatMul (x, w) r = Reshape (m, target) y = {BN} (r, scale, bias, mean, var) }}"""
     constants = {**harness.weights(0, w=(4, 5)), **harness.batchnorm(1, 5)}
