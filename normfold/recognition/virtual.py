@@ -60,9 +60,9 @@ class VirtualAffine:
 
     @property
     def batchnorm(self) -> tuple[ir.Node, tuple[ir.Value | None, ...]] | None:
-        """The BatchNormalization among the nodes that it replaced, with its inputs."""
+        """The BatchNormalization per channel among the nodes that it replaced, with its inputs."""
         for member, inputs in zip(self.spelling, self.inputs, strict=True):
-            if member.op_type == "BatchNormalization":
+            if member.op_type == "BatchNormalization" and member.attributes.get_int("spatial", 1) == 1:
                 return member, inputs
         return None
 
