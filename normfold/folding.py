@@ -16,6 +16,7 @@ from normfold.affine import Array64
 from normfold.options import FoldOptions
 from normfold.planning.branches import find_merge
 from normfold.planning.cost import Elements
+from normfold.planning.crossing import SwitchedOff
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
@@ -134,7 +135,8 @@ class _Folder:
         )
 
     def _plan(self, virtuals: list[ir.Node]) -> None:
-        table = {op: entry for op, entry in TABLE.items() if rule_of(op) not in self._options.skip}
+        off = SwitchedOff()
+        table = {op: off if rule_of(op) in self._options.skip else entry for op, entry in TABLE.items()}
         planner = Planner(self._workspace, table)
         waiting = virtuals
         for _ in range(_MOST_PASSES):

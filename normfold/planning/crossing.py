@@ -62,6 +62,21 @@ class Operator:
         raise Refused("NF114", f"{node.op_type} {node.name!r} cannot take over a scale or shift of its input")
 
 
+class SwitchedOff(Operator):
+    """Stands in the table for an operator whose rule was named with ``--skip``."""
+
+    op_types = ()
+
+    def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
+        raise self._refusal(node)
+
+    def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        raise self._refusal(node)
+
+    def _refusal(self, node: NodeView) -> Refused:
+        return Refused("NF125", f"the rule for {node.op_type} {node.name!r} is switched off")
+
+
 class NodeView:
     """Read-only facts about a node, as the operator table needs them."""
 
