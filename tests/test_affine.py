@@ -1,0 +1,106 @@
+"""The algebra of affines, against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normfold.affine import Affine, along, move_axes, vector
+
+
+@st.composite
+def affines(draw: st.DrawFn, dims: tuple[int, ...]) -> Affine:
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+
+    def array(offset: float) -> np.ndarray:
+        shape = [draw(st.sampled_from([1, size])) for size in dims]
+        return rng.standard_normal(shape) + offset
+
+    return Affine.of(array(2.0), array(0.0), rank=len(dims))
+
+
+SHAPE = (2, 3, 4)
+
+
+@settings(deadline=None)
+@given(inner=affines(SHAPE), outer=affines(SHAPE), seed=st.integers(0, 9))
+def test_then_applies_one_after_the_other(inner: Affine, outer: Affine, seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal(SHAPE)
+    np.testing.assert_allclose(
+        inner.then(outer).apply(x), outer.apply(inner.apply(x)), rtol=1e-12, atol=1e-12
+    )
+
+
+@settings(deadline=None)
+@given(affine=affines(SHAPE))
+def test_shift_first_then_the_scale_is_the_same(affine: Affine) -> None:
+    x = np.random.default_rng(0).standard_normal(SHAPE)
+    early = affine.shift_first()
+    assert early is not None and not early.has_scale
+    np.testing.assert_allclose(
+        affine.only_scale().apply(early.apply(x)), affine.apply(x), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_a_zero_scale_has_no_shift_in_front() -> None:
+    assert Affine.on_axis(np.array([1.0, 0.0]), 1.0, axis=1, rank=2).shift_first() is None
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_equal_numbers_are_kept_once(rank: int) -> None:
+    affine = Affine.of(np.full((5,) * rank, 2.0), np.zeros((5,) * rank), rank=rank)
+    assert affine.scale.shape == affine.shift.shape == (1,) * rank
+    assert affine.axes == () and affine.has_scale and not affine.has_shift
+
+
+def test_trailing_axes_are_aligned() -> None:
+    affine = Affine.of(np.arange(3.0), np.arange(2.0).reshape(2, 1), rank=4)
+    assert affine.scale.shape == (1, 1, 1, 3) and affine.shift.shape == (1, 1, 2, 1)
+    assert affine.axes == (2, 3)
+
+
+def test_what_is_an_identity() -> None:
+    assert Affine.of(rank=3).is_identity
+    assert not Affine.of(-1.0, rank=3).is_identity
+    assert not Affine.of(1.0, 1e-300, rank=3).is_identity
+
+
+def test_infinite_constants_are_seen() -> None:
+    assert not Affine.of(np.array([1.0, np.inf]), rank=1).is_finite
+    assert not Affine.of(1.0, np.array([1.0, np.nan]), rank=1).is_finite
+
+
+def test_ranks_must_agree() -> None:
+    with pytest.raises(ValueError, match="rank"):
+        Affine(np.ones((1, 1)), np.zeros((1,)))
+
+
+def test_same_as_compares_values() -> None:
+    a = Affine.on_axis(np.arange(3.0), 0.0, axis=1, rank=2)
+    assert a.same_as(Affine.on_axis(np.arange(3.0), 0.0, axis=1, rank=2))
+    assert not a.same_as(Affine.on_axis(np.arange(3.0), 0.0, axis=0, rank=2))
+    assert not a.same_as(a.then(Affine.of(1.0, 1.0, rank=2)))
+
+
+def test_channel_broadcasts_what_is_uniform() -> None:
+    scale, shift = Affine.on_axis(np.arange(3.0), 7.0, axis=1, rank=4).channel(1, 3)
+    np.testing.assert_array_equal(scale, [0, 1, 2])
+    np.testing.assert_array_equal(shift, [7, 7, 7])
+
+
+def test_an_outer_product_outgrows_its_factors() -> None:
+    rows = Affine.on_axis(np.arange(3.0), 0.0, axis=0, rank=2)
+    columns = Affine.on_axis(np.arange(4.0), 0.0, axis=1, rank=2)
+    assert rows.then(columns).outgrows(rows, columns)
+    assert not rows.then(rows).outgrows(rows, rows)
+    scalar = Affine.of(2.0, 1.0, rank=2)
+    assert not scalar.then(rows).outgrows(scalar, rows)
+
+
+def test_axes_move() -> None:
+    array = np.arange(6.0).reshape(2, 1, 3)
+    np.testing.assert_array_equal(move_axes(array, [2, 0, None]), array.transpose(2, 0, 1).reshape(3, 2, 1))
+    assert along(np.arange(4.0), 2, 4).shape == (1, 1, 4, 1)
+    np.testing.assert_array_equal(vector(np.array([[5.0]]), 1, 3), [5, 5, 5])
