@@ -36,6 +36,8 @@ class Expand(Operator):
         elif shape is not None and isinstance(shape[0], int):
             rank = max(given[0].rank, shape[0])
         else:
+            rank = 0
+        if rank < given[0].rank:
             raise Refused("NF112", f"the rank of Expand {node.name!r} is not known")
         return Crossing(affines={0: Affine.of(given[0].scale, given[0].shift, rank=rank)})
 

@@ -31,7 +31,7 @@ def test_every_permutation_both_ways(
 
 
 def test_scale_behind_a_transpose_lands_on_the_axis_it_came_from(harness: Any) -> None:
-    """Sizes coincide, axes do not: the last axis behind the Transpose is the Conv's channels, or its width."""
+    """Sizes coincide, axes do not: the last axis behind the Transpose is its channels or its rows."""
     constants = {**harness.weights(0, w=(4, 4, 1, 1), s=(4,))}
     text = """g (double[N, 4, 4, 4] x) => (double[N, 4, 4, 4] y) {
         c = Conv (x, w) t = Transpose <perm = [0, 2, 3, 1]> (c) y = Mul (t, s) }"""
