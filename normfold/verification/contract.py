@@ -37,5 +37,6 @@ def _compare(kind: str, a: Sequence[ir.Value], b: Sequence[ir.Value]) -> Iterato
 
 def _conflict(a: ir.Shape, b: ir.Shape) -> bool:
     return len(a) != len(b) or any(
-        isinstance(x, int) and isinstance(y, int) and x != y for x, y in zip(a, b, strict=True)
+        isinstance(x, int) and isinstance(y, int) and x != y and min(x, y) >= 0
+        for x, y in zip(a, b, strict=True)
     )

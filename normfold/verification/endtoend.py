@@ -1,11 +1,10 @@
-"""The end-to-end comparison: two whole models on the same inputs, judged by the original's own rounding."""
+"""The end-to-end comparison: two whole models from input to output, on inputs that the original accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import InputError
@@ -13,30 +12,23 @@ from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Verification
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
-from normfold.verification.graph_index import is_random
-from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.decisions import Cut, cut_model, find_cut, tapped
+from normfold.verification.graph_index import GraphIndex, is_random
+from normfold.verification.headtohead import HeadToHead
+from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger
-from normfold.verification.noise import noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import Outcome, run_model
-from normfold.verification.reference import Reference, float64_reference, largest_change, observe
-from normfold.verification.rounding import Judgement, column, judge, ulp, within
+from normfold.verification.providers import run_model
+from normfold.verification.reference import observe
 from normfold.verification.runtime import (
     CPU,
     Runtime,
     RuntimeCrashed,
     RuntimeRefused,
     Session,
-    onnxruntime_installed,
-    provider_name,
+    write_model,
 )
 from normfold.verification.selection import Selection, Unaccepted, select
-
-DISTRUST = 64.0
-"""Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the
-model's own types, the evaluator computes something else, and its reference is not used."""
-
-EVALUATOR = "evaluator"
 
 
 class EndToEnd:
@@ -70,7 +62,6 @@ class EndToEnd:
         self._report = verification
         self._outputs = [value.name or "" for value in original.graph.outputs]
         self._selection = Selection()
-        self._noise: dict[str, float] | None = None
 
     def prepare(self) -> bool:
         """Compares the signatures and chooses the inputs.
@@ -89,7 +80,9 @@ class EndToEnd:
         if self._ledger.has("fail"):
             return False
         try:
-            self._selection = select(self._original, self._options, self._attempt())
+            attempt = _Attempt(self._original, self._files, self._runtime, self._outputs)
+            self._selection = select(self._original, self._options, attempt, self._objection)
+            attempt.close()
         except InputError as error:
             if self._options.data is not None or self._options.shapes:
                 raise
@@ -112,224 +105,83 @@ class EndToEnd:
         """Shapes of the original's values on the chosen inputs, for the proof by regions."""
         if variant >= len(self._selection.batches) or (variant and not self._has_second_size()):
             return None
-        return observe(self._original, self._selection.batches[-1 if variant else 0], self._options)
+        try:
+            return observe(self._original, self._selection.batches[-1 if variant else 0], self._options)
+        except NotCovered:
+            return None
 
     def _has_second_size(self) -> bool:
         first, last = self._selection.batches[0], self._selection.batches[-1]
         return any(first[name].shape != last[name].shape for name in first)
 
-    def _attempt(self) -> _Attempt:
-        return _Attempt(self._original, self._files, self._runtime, self._outputs)
-
-    def run(self) -> None:
-        """Runs both models everywhere and judges every output."""
-        reference = float64_reference(self._original, self._selection.batches, self._outputs, self._options)
-        named = [provider_name(name) for name in self._options.providers]
-        ran = False
-        if self._runtime is None:
-            for name in named:
-                self._ledger.add(
-                    "inconclusive", "NF204", f"{name} was not exercised: onnxruntime is not installed"
-                )
-            self._ledger.add(
-                "warning", "NF216", "onnxruntime is not installed, both models ran in the evaluator only"
-            )
-        else:
-            for provider in dict.fromkeys(named or [CPU]):
-                ran |= self._on_provider(provider, provider in named, reference)
-        if not ran:
-            self._in_evaluator(reference)
-
-    def _on_provider(self, provider: str, named: bool, reference: Reference) -> bool:
-        """Compares on one provider; returns whether the original ran there."""
-        base = self._run_file(0, provider, optimize=False, repeat=provider != CPU)
-        if base.status != "ok":
-            self._not_exercised(provider, named, base)
-            return False
-        truth, response, source = self._bound(provider, base, reference)
-        if truth is None:
-            return True
-        for optimize in (False, True):
-            if optimize:
-                self._check_optimised_original(provider, base, truth, response)
-            outcome = self._run_file(1, provider, optimize=optimize)
-            if outcome.status != "ok":
-                self._refused(provider, optimize, outcome)
-                continue
-            for output in self._outputs:
-                judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
-                self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
-                self._enter(judgement, provider, optimize)
-            self._check_tolerances(provider, optimize, base.runs, outcome.runs)
-        return True
-
-    def _run_file(self, which: int, provider: str, *, optimize: bool, repeat: bool = False) -> Outcome:
-        assert self._runtime is not None and self._files is not None
-        outcome = run_model(
-            self._runtime,
-            self._files[which],
-            provider,
-            self._selection.batches,
-            self._outputs,
-            optimize=optimize,
-            repeat=repeat,
-        )
-        name = ("original", "folded")[which]
-        self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
-        return outcome
-
-    def _not_exercised(self, provider: str, named: bool, outcome: Outcome) -> None:
-        sentence = f"{_short(provider)} was not exercised: {outcome.detail}"
-        if outcome.status == "crashed":
-            self._ledger.add("inconclusive", "NF205", f"{_short(provider)} on the original: {outcome.detail}")
-        elif named:
-            self._ledger.add("inconclusive", "NF204", sentence)
-        else:
-            self._ledger.add("warning", "NF204", sentence)
-
-    def _refused(self, provider: str, optimize: bool, outcome: Outcome) -> None:
-        where = f"{_short(provider)}, optimisations {'on' if optimize else 'off'}"
-        if outcome.status == "crashed":
-            self._ledger.add("inconclusive", "NF205", f"{where}, on the folded model: {outcome.detail}")
-        else:
-            self._ledger.add("fail", "NF212", f"{where}: {outcome.detail}")
-
-    def _bound(
-        self, provider: str, base: Outcome, reference: Reference
-    ) -> tuple[Sequence[Arrays] | None, dict[str, float], str]:
-        """The truth to compare with, how far noise moves the original, and where the bound comes from."""
-        missing = reference.missing or self._distrusted(base, reference)
-        if missing is None:
-            return reference.runs, _larger(reference.response, base.spread), "float64"
-        response = self._noise_response(provider, base)
-        if response is None:
-            self._ledger.add(
-                "inconclusive", "NF209", f"no float64 reference ({missing}), and noise could not be measured"
-            )
-            return None, {}, "noise"
-        self._ledger.add(
-            "warning",
-            "NF209",
-            f"no float64 reference ({missing}); rounding was judged by the response to noise",
-        )
-        return [_as_double(run) for run in base.runs], _larger(response, base.spread), "noise"
-
-    def _distrusted(self, base: Outcome, reference: Reference) -> str | None:
-        for output in self._outputs:
-            truth, native, ran = (
-                reference.runs[0][output],
-                reference.native[output],
-                base.runs[0][output],
-            )
-            if not is_floating(ran.dtype) or truth.shape != ran.shape or not truth.size:
-                continue
-            own, there = largest_change(native, truth), largest_change(ran, truth)
-            floor = ulp(largest_change(truth, np.zeros_like(truth)), ran.dtype)
-            if there > DISTRUST * max(own, floor):
-                return f"onnxruntime and the evaluator disagree on output '{output}' by {there:.2g}"
+    def _objection(self, batch: Arrays) -> str | None:
+        """Why the evaluator rejects an input: runtimes are not always strict about sizes."""
+        try:
+            observe(self._original, batch, self._options)
+        except NotCovered as error:
+            return str(error)
         return None
 
-    def _noise_response(self, provider: str, base: Outcome) -> dict[str, float] | None:
-        if self._noise is not None:
-            return self._noise
-        assert self._runtime is not None
-        batches = noisy_batches(self._selection.batches, self._options.seed)
-        response = dict.fromkeys(self._outputs, 0.0)
-        for path in noisy_models(self._original, self._runtime.folder, self._options.seed):
-            moved = run_model(self._runtime, path, provider, batches, self._outputs, optimize=False)
-            if moved.status != "ok":
-                return None
-            for run, other in zip(base.runs, moved.runs, strict=True):
-                for name in self._outputs:
-                    response[name] = max(response[name], largest_change(run[name], other[name]))
-        self._noise = response
-        return response
-
-    def _check_optimised_original(
-        self, provider: str, base: Outcome, truth: Sequence[Arrays], response: dict[str, float]
-    ) -> None:
-        outcome = self._run_file(0, provider, optimize=True)
-        if outcome.status != "ok":
-            self._ledger.add(
-                "warning",
-                "NF210",
-                f"{_short(provider)} cannot run the original with optimisations on: {outcome.detail}",
-            )
-            return
-        for output in self._outputs:
-            judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
-            if judgement.status == "fail":
-                self._ledger.add(
-                    "warning",
-                    "NF210",
-                    f"{_short(provider)} changes output '{output}' of the original: {judgement.reason}",
-                )
-
-    def _judge(
-        self,
-        output: str,
-        truth: Sequence[Arrays],
-        original: Sequence[Arrays],
-        folded: Sequence[Arrays],
-        response: float,
-    ) -> Judgement:
-        return judge(
-            output,
-            column(truth, output),
-            column(original, output),
-            column(folded, output),
-            response=response,
-            allow_nonfinite=self._options.allow_nonfinite,
+    def run(self) -> None:
+        """Runs both models everywhere and judges every output, in front of decisions where it must be."""
+        comparison = HeadToHead(
+            self._original,
+            self._folded,
+            self._files,
+            self._selection.batches,
+            self._options,
+            self._runtime,
+            self._ledger,
+            self._report,
         )
+        comparison.run()
+        in_question = {remark.output for remark in comparison.remarks if remark.code != "NF206"}
+        settled = in_question if in_question and self._settled_in_front(in_question) else set()
+        for entry in self._report.rounding:
+            if entry["output"] in settled and entry["status"] != "pass":
+                entry["status"] = "settled"
+        for remark in comparison.remarks:
+            if remark.output not in settled:
+                self._ledger.add(remark.weight, remark.code, remark.sentence)
 
-    def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
-        where = f"output '{judgement.output}' on {_short(provider)}"
-        if judgement.status == "fail":
-            plain = not any(
-                entry["output"] == judgement.output and entry["status"] == "fail"
-                for entry in self._report.rounding[:-1]
-                if entry["provider"] == _short(provider)
-            )
-            code = "NF215" if optimize and plain else "NF203"
-            self._ledger.add("fail", code, f"{where}{_level(optimize)}: {judgement.reason}")
-        elif judgement.status == "nonfinite":
-            self._ledger.add("fail", "NF206", f"{where}: {judgement.reason}")
-        elif judgement.status == "uncertain":
-            self._ledger.add("inconclusive", "NF211", f"{where}: {judgement.reason}")
+    def _settled_in_front(self, outputs: Collection[str]) -> bool:
+        """Whether outputs agree in front of what decides or saturates, and behind equal decisions."""
+        cut = find_cut(GraphIndex(self._original), GraphIndex(self._folded), outputs)
+        if cut is None:
+            return False
+        decided = self._decided(cut)
+        if decided is None:
+            return False
+        original = cut_model(self._original, cut, decided[0])
+        folded = cut_model(self._folded, cut, decided[0])
+        files = None
+        if self._runtime is not None:
+            folder = self._runtime.folder
+            files = write_model(original, folder, "cut-original"), write_model(folded, folder, "cut-folded")
+        read = {value.name for model in (original, folded) for value in model.graph.inputs}
+        batches = [
+            {name: array for name, array in {**batch, **values}.items() if name in read}
+            for batch, values in zip(self._selection.batches, decided, strict=True)
+        ]
+        ledger, report = Ledger(), Verification()
+        comparison = HeadToHead(
+            original, folded, files, batches, self._options, self._runtime, ledger, report
+        )
+        comparison.run()
+        self._report.rounding.extend(report.rounding)
+        return not comparison.remarks and ledger.verdict == "pass"
 
-    def _check_tolerances(
-        self, provider: str, optimize: bool, original: Sequence[Arrays], folded: Sequence[Arrays]
-    ) -> None:
-        for output in self._outputs:
-            sentence = within(
-                output,
-                column(original, output),
-                column(folded, output),
-                self._options.rtol,
-                self._options.atol,
-            )
-            if sentence is not None:
-                self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}{_level(optimize)}")
-
-    def _in_evaluator(self, reference: Reference) -> None:
-        """The comparison where no provider ran the original: both models in the evaluator, in their own
-        types."""
-        if reference.missing is not None:
-            self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {reference.missing}")
-            return
-        runs: list[list[Arrays]] = []
-        try:
-            for model in (self._original, self._folded):
-                native = Evaluator(model, precision="native")
-                runs.append([native.run(batch, self._outputs) for batch in self._selection.batches])
-        except NotCovered as error:
-            self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {error}")
-            return
-        for output in self._outputs:
-            judgement = self._judge(output, reference.runs, runs[0], runs[1], reference.response[output])
-            self._report.rounding.append(judgement.as_dict(EVALUATOR, False, "float64"))
-            self._enter(judgement, EVALUATOR, False)
-        self._check_tolerances(EVALUATOR, False, runs[0], runs[1])
+    def _decided(self, cut: Cut) -> list[Arrays] | None:
+        """What the original decides in each run; ``None`` where it cannot be had."""
+        batches = self._selection.batches
+        if not cut.fed:
+            return [{} for _ in batches]
+        if self._runtime is not None:
+            path = write_model(tapped(self._original, cut.fed), self._runtime.folder, "decided")
+            outcome = run_model(self._runtime, path, CPU, batches, cut.fed, optimize=False)
+            return outcome.runs if outcome.status == "ok" else None
+        evaluator = Evaluator(self._original, precision="native")
+        return [evaluator.run(batch, cut.fed) for batch in batches]
 
 
 class _Attempt:
@@ -357,6 +209,11 @@ class _Attempt:
         if self._session is None:
             self._evaluator = Evaluator(self._model, precision="native")
 
+    def close(self) -> None:
+        """Unloads the model."""
+        if self._session is not None and self._runtime is not None:
+            self._runtime.release(self._session)
+
     def __call__(self, inputs: Arrays) -> Arrays:
         if self._session is not None and self._runtime is not None:
             try:
@@ -371,30 +228,3 @@ class _Attempt:
             return self._evaluator.run(inputs, self._outputs)
         except NotCovered as error:
             raise Unaccepted(str(error)) from error
-
-
-def _larger(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
-
-
-def _as_double(run: Arrays) -> Arrays:
-    return {
-        name: array.astype(np.float64) if is_floating(array.dtype) else array for name, array in run.items()
-    }
-
-
-def _level(optimize: bool) -> str:
-    return " with optimisations on" if optimize else ""
-
-
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider").lower()
-
-
-def runtime_or_none(options: VerifyOptions) -> Runtime | None:
-    """A runtime that is already starting, ``None`` without onnxruntime."""
-    if not onnxruntime_installed():
-        return None
-    runtime = Runtime(options.timeout_seconds)
-    runtime.start()
-    return runtime

@@ -93,15 +93,16 @@ def _shape_of(value: ir.Value, name: str, options: VerifyOptions) -> tuple[int |
     sizes: list[int | str] = []
     for axis, dim in enumerate(value.shape):
         if given is not None:
-            if isinstance(dim, int) and dim != given[axis]:
+            if isinstance(dim, int) and dim >= 0 and dim != given[axis]:
                 raise InputError(
                     f"--shape {name} wants {given[axis]} on axis {axis}, where the model has {dim}"
                 )
             sizes.append(given[axis])
-        elif isinstance(dim, int):
+        elif isinstance(dim, int) and dim >= 0:
             sizes.append(dim)
         else:
-            label = dim.value or f"{name}.{axis}"
+            # Some exporters write -1 for an open axis.
+            label = f"{name}.{axis}" if isinstance(dim, int) or not dim.value else dim.value
             sizes.append(options.dims.get(label, label))
     return tuple(sizes)
 

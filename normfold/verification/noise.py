@@ -13,6 +13,9 @@ from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
 
 NOISE_ULPS = 2.0
 DRAWS = 2
+FACTOR = 4.0
+"""How much more the rounding of every operator can move the outputs than weights and inputs moved by two
+units."""
 ROUNDED_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 

@@ -138,7 +138,10 @@ def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observati
     """Shapes of all values of the main graph in one run, and contents of small integer ones.
 
     Returns:
-        The observation, ``None`` where the model is not covered or over budget.
+        The observation, ``None`` where it is over budget.
+
+    Raises:
+        NotCovered: the evaluator does not cover the model, or the model does not accept the input.
     """
     watch = _Watch(options)
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
@@ -155,6 +158,6 @@ def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observati
         note(name, array)
     try:
         Evaluator(model, precision="native").run(batch, observe=note)
-    except (NotCovered, OverBudget):
+    except OverBudget:
         return None
     return Observation(shapes, contents)

@@ -18,8 +18,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 CPU = "CPUExecutionProvider"
+EXTERNAL_ABOVE = 1_500_000_000
+"""Bytes of weights above which a temporary model file keeps them beside it."""
 
 
 class RuntimeRefused(Exception):
@@ -247,3 +250,22 @@ def _storable(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "V":
         raise RuntimeRefused(f"onnxruntime's Python interface takes no {array.dtype.name} arrays")
     return array
+
+
+def write_model(model: ir.Model, folder: Path, name: str) -> Path:
+    """Writes a model for a runtime to load, large weights beside it.
+
+    Args:
+        model: the model; not changed.
+        folder: where it goes.
+        name: stem of the file's name.
+    """
+    path = folder / f"{name}.onnx"
+    weights = sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    ir.save(model, path, external_data=f"{name}.data" if weights > EXTERNAL_ABOVE else None)
+    return path

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from normfold.errors import InputError
 from normfold.verification.data import load_data
 from normfold.verification.inputs import (
     FAMILIES,
@@ -32,6 +31,9 @@ SMALL_INPUTS = 64 * 64 * 4
 DEFAULT_FAMILIES = ("normal", "uniform", "large-mean", "impulse")
 MAX_DATA_RUNS = 32
 """Runs on real data, unless thorough."""
+
+MAX_OBJECTIONS = 12
+"""Sizes that may be turned down although the original accepts them."""
 
 Attempt = Callable[[Arrays], Arrays]
 """Runs the original; raises :class:`Unaccepted` where it does not run on these inputs."""
@@ -58,13 +60,20 @@ class Selection:
     nonfinite: bool = False
 
 
-def select(model: ir.Model, options: VerifyOptions, attempt: Attempt) -> Selection:
+def select(
+    model: ir.Model,
+    options: VerifyOptions,
+    attempt: Attempt,
+    objection: Callable[[Arrays], str | None] = lambda _arrays: None,
+) -> Selection:
     """Finds inputs that the original accepts.
 
     Args:
         model: the original.
         options: data, shapes, sizes and seed.
         attempt: runs the original; an input that it rejects is no mismatch, another one is tried.
+        objection: why inputs that the original accepts are not good ones all the same, ``None`` where they
+            are. Sizes with an objection are taken where there are no others.
 
     Raises:
         InputError: data or sizes that the caller gave do not fit the model.
@@ -75,6 +84,8 @@ def select(model: ir.Model, options: VerifyOptions, attempt: Attempt) -> Selecti
     selection = Selection(description={"source": "generated", "seed": options.seed})
     wanted = 2 if options.thorough else 1
     last = "no sizes to try"
+    second_choice: tuple[Any, ...] | None = None
+    objections = 0
     for sizes in assignments(specs):
         shapes = resolve(specs, sizes)
         batches, families, failure = _try_families(specs, shapes, options, attempt, selection)
@@ -82,18 +93,35 @@ def select(model: ir.Model, options: VerifyOptions, attempt: Attempt) -> Selecti
             last = failure
         if not batches:
             continue
-        selection.batches += batches
-        runs = selection.description.setdefault("runs", [])
-        runs.extend(
-            {"families": list(names), "shapes": {name: list(shape) for name, shape in shapes.items()}}
-            for names in families
-        )
+        if sizes and objections < MAX_OBJECTIONS and objection(batches[0]) is not None:
+            second_choice = second_choice or (batches, families, shapes)
+            objections += 1
+            continue
+        if objections == MAX_OBJECTIONS:
+            break
+        _take(selection, batches, families, shapes)
         wanted -= 1
         if not wanted:
             break
+    if not selection.batches and second_choice is not None:
+        _take(selection, *second_choice)
     if not selection.batches:
         selection.failure = last
     return selection
+
+
+def _take(
+    selection: Selection,
+    batches: Sequence[Arrays],
+    families: Sequence[Sequence[str]],
+    shapes: dict[str, tuple[int, ...]],
+) -> None:
+    selection.batches += batches
+    runs = selection.description.setdefault("runs", [])
+    runs.extend(
+        {"families": list(names), "shapes": {name: list(shape) for name, shape in shapes.items()}}
+        for names in families
+    )
 
 
 def _from_data(specs: Sequence[InputSpec], options: VerifyOptions) -> Selection:
@@ -111,8 +139,7 @@ def _try_families(
     attempt: Attempt,
     selection: Selection,
 ) -> tuple[list[Arrays], list[tuple[str, ...]], str | None]:
-    """Batches for one assignment of sizes: families mixed along axis 0 where there is room, otherwise one by
-    one."""
+    """Batches for one assignment of sizes; families are mixed along axis 0 where there is room."""
     room = max((shape[0] for spec in specs if spec.floating and (shape := shapes[spec.name])), default=1)
     plans: list[tuple[str, ...]]
     if options.thorough:
@@ -152,6 +179,3 @@ def _try_families(
 
 def _all_finite(outputs: Arrays) -> bool:
     return all(bool(np.isfinite(v).all()) for v in outputs.values() if v.dtype.kind == "f")
-
-
-__all__ = ["Attempt", "InputError", "Selection", "Unaccepted", "select"]

@@ -35,7 +35,9 @@ def infer(index: GraphIndex) -> tuple[dict[Key, Dims], dict[Key, np.dtype]]:
     dtypes: dict[Key, np.dtype] = {}
     for key, value in index.values.items():
         if value.shape is not None:
-            dims[key] = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+            dims[key] = tuple(
+                d.value if not isinstance(d, int) else d if d >= 0 else None for d in value.shape
+            )
         if isinstance(value.type, ir.TensorType):
             dtypes[key] = value.type.dtype.numpy()
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
@@ -93,7 +95,8 @@ def _collect(graph: onnx.GraphProto, scope: str, dims: dict[Key, Dims], dtypes: 
 
 def _dims_of(protos: Iterable[onnx.TensorShapeProto.Dimension]) -> Dims:
     return tuple(
-        proto.dim_value if proto.HasField("dim_value") else proto.dim_param or None for proto in protos
+        proto.dim_value if proto.HasField("dim_value") and proto.dim_value >= 0 else proto.dim_param or None
+        for proto in protos
     )
 
 

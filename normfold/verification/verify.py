@@ -12,13 +12,10 @@ import onnx_ir as ir
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
 from normfold.verification.algebra import Refold, prove_fold
-from normfold.verification.endtoend import EndToEnd, runtime_or_none
+from normfold.verification.endtoend import EndToEnd
 from normfold.verification.ledger import Ledger
 from normfold.verification.options import ModelSource, VerifyOptions
-from normfold.verification.runtime import Runtime
-
-EXTERNAL_ABOVE = 1_500_000_000
-"""Bytes of weights above which a temporary model file keeps them beside it."""
+from normfold.verification.runtime import Runtime, onnxruntime_installed, write_model
 
 
 def verify_models(a: ModelSource, b: ModelSource, options: VerifyOptions | None = None) -> Verification:
@@ -126,7 +123,7 @@ def _end_to_end(
     ledger: Ledger,
     verification: Verification,
 ) -> Iterator[EndToEnd]:
-    runtime = runtime_or_none(options)
+    runtime = _runtime_or_none(options)
     try:
         files = None
         if runtime is not None:
@@ -142,14 +139,13 @@ def _end_to_end(
 
 def _file(source: ModelSource, runtime: Runtime, name: str) -> Path:
     """The model's file; a temporary one for a model in memory."""
-    if not isinstance(source, ir.Model):
-        return Path(source)
-    path = runtime.folder / f"{name}.onnx"
-    weights = sum(
-        value.const_value.nbytes
-        for graph in source.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
-    ir.save(source, path, external_data=f"{name}.data" if weights > EXTERNAL_ABOVE else None)
-    return path
+    return write_model(source, runtime.folder, name) if isinstance(source, ir.Model) else Path(source)
+
+
+def _runtime_or_none(options: VerifyOptions) -> Runtime | None:
+    """A runtime that is already starting, ``None`` without onnxruntime."""
+    if not onnxruntime_installed():
+        return None
+    runtime = Runtime(options.timeout_seconds)
+    runtime.start()
+    return runtime

@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import normfold.verification.verify as verify_module
 from normfold.errors import InputError
 from normfold.reporting.report import Verification
-from normfold.verification import VerifyOptions, endtoend, verify_fold, verify_models
+from normfold.verification import VerifyOptions, verify_fold, verify_models
 from tests.verification.conftest import ConvBatchNorm, Pair, model_of, no_refold
 
 pytest.importorskip("onnxruntime")
@@ -160,7 +161,7 @@ def test_provider_that_cannot_run_the_original_is_inconclusive_when_named() -> N
 
 
 def test_without_onnxruntime_the_evaluator_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endtoend, "onnxruntime_installed", lambda: False)
+    monkeypatch.setattr(verify_module, "onnxruntime_installed", lambda: False)
     case = ConvBatchNorm()
     found = verify(case.pair())
     assert found.verdict == "pass" and codes(found) == ["NF216"]

@@ -1,0 +1,312 @@
+"""Two model files on the same inputs, on every provider, judged by the original's own rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.evaluation import Evaluator, NotCovered
+from normfold.reporting.report import Verification
+from normfold.verification.decisions import saturates
+from normfold.verification.graph_index import GraphIndex
+from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.ledger import Ledger, Weight
+from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
+from normfold.verification.options import VerifyOptions
+from normfold.verification.providers import Outcome, run_model
+from normfold.verification.reference import Reference, float64_reference, largest_change
+from normfold.verification.rounding import Judgement, column, judge, ulp, within
+from normfold.verification.runtime import CPU, Runtime, provider_name
+
+DISTRUST = 64.0
+"""Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the
+model's own types, the evaluator computes something else, and its reference is not used."""
+
+EVALUATOR = "evaluator"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What speaks against one output."""
+
+    output: str
+    weight: Weight
+    code: str
+    sentence: str
+
+
+class HeadToHead:
+    """One comparison of two models on given inputs.
+
+    Args:
+        original: the original.
+        folded: the model to be judged.
+        files: the files of both; ``None`` where onnxruntime is not installed.
+        batches: inputs of each run.
+        options: what the caller decided.
+        runtime: the child process, ``None`` where onnxruntime is not installed.
+        ledger: takes what speaks against a pass, but for the outputs themselves.
+        report: takes the numbers.
+
+    Attributes:
+        remarks: what speaks against single outputs.
+    """
+
+    def __init__(
+        self,
+        original: ir.Model,
+        folded: ir.Model,
+        files: tuple[Path, Path] | None,
+        batches: Sequence[Arrays],
+        options: VerifyOptions,
+        runtime: Runtime | None,
+        ledger: Ledger,
+        report: Verification,
+    ) -> None:
+        self._original, self._folded = original, folded
+        self._files, self._batches = files, batches
+        self._options, self._runtime = options, runtime
+        self._ledger, self._report = ledger, report
+        self._outputs = [value.name or "" for value in original.graph.outputs]
+        index = GraphIndex(original)
+        self._saturating = {name for name in self._outputs if saturates(index, name)}
+        self._noise: dict[str, float] | None = None
+        self.remarks: list[Remark] = []
+
+    def run(self) -> None:
+        """Runs both models everywhere and judges every output; ``remarks`` and the report take the
+        outcome."""
+        reference = float64_reference(self._original, self._batches, self._outputs, self._options)
+        named = [provider_name(name) for name in self._options.providers]
+        ran = False
+        if self._runtime is None:
+            for name in named:
+                self._ledger.add(
+                    "inconclusive", "NF204", f"{name} was not exercised: onnxruntime is not installed"
+                )
+            self._ledger.add(
+                "warning", "NF216", "onnxruntime is not installed, both models ran in the evaluator only"
+            )
+        else:
+            for provider in dict.fromkeys(named or [CPU]):
+                ran |= self._on_provider(provider, provider in named, reference)
+        if not ran:
+            self._in_evaluator(reference)
+
+    def _on_provider(self, provider: str, named: bool, reference: Reference) -> bool:
+        """Compares on one provider; returns whether the original ran there."""
+        base = self._run_file(0, provider, optimize=False, repeat=provider != CPU)
+        if base.status != "ok":
+            self._not_exercised(provider, named, base)
+            return False
+        truth, response, source = self._bound(provider, base, reference)
+        if truth is None:
+            return True
+        for optimize in (False, True):
+            if optimize:
+                self._check_optimised_original(provider, base, truth, response)
+            outcome = self._run_file(1, provider, optimize=optimize)
+            if outcome.status != "ok":
+                self._refused(provider, optimize, outcome)
+                continue
+            for output in self._outputs:
+                judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
+                self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
+                self._enter(judgement, provider, optimize)
+            self._check_tolerances(provider, optimize, base.runs, outcome.runs)
+        return True
+
+    def _run_file(self, which: int, provider: str, *, optimize: bool, repeat: bool = False) -> Outcome:
+        assert self._runtime is not None and self._files is not None
+        outcome = run_model(
+            self._runtime,
+            self._files[which],
+            provider,
+            self._batches,
+            self._outputs,
+            optimize=optimize,
+            repeat=repeat,
+        )
+        name = ("original", "folded")[which]
+        self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
+        return outcome
+
+    def _not_exercised(self, provider: str, named: bool, outcome: Outcome) -> None:
+        sentence = f"{_short(provider)} was not exercised: {outcome.detail}"
+        if outcome.status == "crashed":
+            self._ledger.add("inconclusive", "NF205", f"{_short(provider)} on the original: {outcome.detail}")
+        elif named:
+            self._ledger.add("inconclusive", "NF204", sentence)
+        else:
+            self._ledger.add("warning", "NF204", sentence)
+
+    def _refused(self, provider: str, optimize: bool, outcome: Outcome) -> None:
+        where = f"{_short(provider)}, optimisations {'on' if optimize else 'off'}"
+        if outcome.status == "crashed":
+            self._ledger.add("inconclusive", "NF205", f"{where}, on the folded model: {outcome.detail}")
+        else:
+            self._ledger.add("fail", "NF212", f"{where}: {outcome.detail}")
+
+    def _bound(
+        self, provider: str, base: Outcome, reference: Reference
+    ) -> tuple[Sequence[Arrays] | None, dict[str, float], str]:
+        """The truth to compare with, how far noise moves the original, and where the bound comes from."""
+        missing = reference.missing or self._distrusted(base, reference)
+        if missing is None:
+            return reference.runs, _larger(reference.response, base.spread), "float64"
+        response = self._noise_response(provider, base)
+        if response is None:
+            self._ledger.add(
+                "inconclusive", "NF209", f"no float64 reference ({missing}), and noise could not be measured"
+            )
+            return None, {}, "noise"
+        self._ledger.add(
+            "warning",
+            "NF209",
+            f"no float64 reference ({missing}); rounding was judged by the response to noise",
+        )
+        return [_as_double(run) for run in base.runs], _larger(response, base.spread), "noise"
+
+    def _distrusted(self, base: Outcome, reference: Reference) -> str | None:
+        for output in self._outputs:
+            truth, native, ran = (
+                reference.runs[0][output],
+                reference.native[output],
+                base.runs[0][output],
+            )
+            if not is_floating(ran.dtype) or truth.shape != ran.shape or not truth.size:
+                continue
+            own, there = largest_change(native, truth), largest_change(ran, truth)
+            peak = largest_change(truth, np.zeros_like(truth))
+            # Runtimes compute sigmoids to an absolute accuracy, however small the value.
+            floor = ulp(max(peak, 1.0) if output in self._saturating else peak, ran.dtype)
+            if there > DISTRUST * max(own, floor):
+                return f"onnxruntime and the evaluator disagree on output '{output}' by {there:.2g}"
+        return None
+
+    def _noise_response(self, provider: str, base: Outcome) -> dict[str, float] | None:
+        if self._noise is not None:
+            return self._noise
+        assert self._runtime is not None
+        batches = noisy_batches(self._batches, self._options.seed)
+        response = dict.fromkeys(self._outputs, 0.0)
+        for path in noisy_models(self._original, self._runtime.folder, self._options.seed):
+            moved = run_model(self._runtime, path, provider, batches, self._outputs, optimize=False)
+            if moved.status != "ok":
+                return None
+            for run, other in zip(base.runs, moved.runs, strict=True):
+                for name in self._outputs:
+                    response[name] = max(response[name], largest_change(run[name], other[name]))
+        self._noise = {name: FACTOR * change for name, change in response.items()}
+        return self._noise
+
+    def _check_optimised_original(
+        self, provider: str, base: Outcome, truth: Sequence[Arrays], response: dict[str, float]
+    ) -> None:
+        outcome = self._run_file(0, provider, optimize=True)
+        if outcome.status != "ok":
+            self._ledger.add(
+                "warning",
+                "NF210",
+                f"{_short(provider)} cannot run the original with optimisations on: {outcome.detail}",
+            )
+            return
+        for output in self._outputs:
+            judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
+            if judgement.status == "fail":
+                self._ledger.add(
+                    "warning",
+                    "NF210",
+                    f"{_short(provider)} changes output '{output}' of the original: {judgement.reason}",
+                )
+
+    def _judge(
+        self,
+        output: str,
+        truth: Sequence[Arrays],
+        original: Sequence[Arrays],
+        folded: Sequence[Arrays],
+        response: float,
+    ) -> Judgement:
+        return judge(
+            output,
+            column(truth, output),
+            column(original, output),
+            column(folded, output),
+            response=response,
+            allow_nonfinite=self._options.allow_nonfinite,
+        )
+
+    def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
+        where = f"output '{judgement.output}' on {_short(provider)}"
+        if judgement.status == "fail":
+            plain = not any(
+                entry["output"] == judgement.output and entry["status"] == "fail"
+                for entry in self._report.rounding[:-1]
+                if entry["provider"] == _short(provider)
+            )
+            code = "NF215" if optimize and plain else "NF203"
+            self._remark(judgement, "fail", code, f"{where}{_level(optimize)}: {judgement.reason}")
+        elif judgement.status == "nonfinite":
+            self._remark(judgement, "fail", "NF206", f"{where}: {judgement.reason}")
+        elif judgement.status == "uncertain":
+            self._remark(judgement, "inconclusive", "NF211", f"{where}: {judgement.reason}")
+
+    def _remark(self, judgement: Judgement, weight: Weight, code: str, sentence: str) -> None:
+        self.remarks.append(Remark(judgement.output, weight, code, sentence))
+
+    def _check_tolerances(
+        self, provider: str, optimize: bool, original: Sequence[Arrays], folded: Sequence[Arrays]
+    ) -> None:
+        for output in self._outputs:
+            sentence = within(
+                output,
+                column(original, output),
+                column(folded, output),
+                self._options.rtol,
+                self._options.atol,
+            )
+            if sentence is not None:
+                self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}{_level(optimize)}")
+
+    def _in_evaluator(self, reference: Reference) -> None:
+        """The comparison where no provider ran the original: both models in the evaluator, in their own
+        types."""
+        if reference.missing is not None:
+            self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {reference.missing}")
+            return
+        runs: list[list[Arrays]] = []
+        try:
+            for model in (self._original, self._folded):
+                native = Evaluator(model, precision="native")
+                runs.append([native.run(batch, self._outputs) for batch in self._batches])
+        except NotCovered as error:
+            self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {error}")
+            return
+        for output in self._outputs:
+            judgement = self._judge(output, reference.runs, runs[0], runs[1], reference.response[output])
+            self._report.rounding.append(judgement.as_dict(EVALUATOR, False, "float64"))
+            self._enter(judgement, EVALUATOR, False)
+        self._check_tolerances(EVALUATOR, False, runs[0], runs[1])
+
+
+def _larger(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
+
+
+def _as_double(run: Arrays) -> Arrays:
+    return {
+        name: array.astype(np.float64) if is_floating(array.dtype) else array for name, array in run.items()
+    }
+
+
+def _level(optimize: bool) -> str:
+    return " with optimisations on" if optimize else ""
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider").lower()
