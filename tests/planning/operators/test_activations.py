@@ -19,7 +19,9 @@ def _negated(affine: Affine) -> Affine:
 
 
 @settings(max_examples=30, deadline=None)
-@given(axes=_AXES, seed=st.integers(0, 99), shift=st.booleans(), negative=st.booleans(), forward=st.booleans())
+@given(
+    axes=_AXES, seed=st.integers(0, 99), shift=st.booleans(), negative=st.booleans(), forward=st.booleans()
+)
 def test_relu_of_one_sign(harness, axes, seed, shift, negative, forward):
     affine = harness.affine(seed, _DIMS, axes, shift=shift, positive=True)
     affine = _negated(affine) if negative else affine

@@ -38,7 +38,9 @@ def test_backward_every_operand_takes_the_scale_and_one_the_shift(harness, op, a
 @settings(max_examples=20, deadline=None)
 @given(op=st.sampled_from(["Add", "Sub"]), axes=st.sets(st.integers(0, 2)), seed=st.integers(0, 9))
 def test_forward_equal_scales_cross_and_shifts_sum(harness, op, axes, seed):
-    node = harness.one(f"g (double[N, 3, 4] a, double[N, 3, 4] b) => (double[N, 3, 4] y) {{ y = {op} (a, b) }}")
+    node = harness.one(
+        f"g (double[N, 3, 4] a, double[N, 3, 4] b) => (double[N, 3, 4] y) {{ y = {op} (a, b) }}"
+    )
     axes = tuple(axes - {0})
     first, second = (harness.affine(s, (1, 3, 4), axes) for s in (seed, seed + 1))
     node.forward({0: first, 1: Affine(first.scale, second.shift)})
@@ -47,7 +49,9 @@ def test_forward_equal_scales_cross_and_shifts_sum(harness, op, axes, seed):
 @pytest.mark.parametrize("op", ["Add", "Sub"])
 @pytest.mark.parametrize("slot", [0, 1])
 def test_forward_a_shift_of_one_operand_crosses(harness, op, slot):
-    node = harness.one(f"g (double[N, 3, 4] a, double[N, 3, 4] b) => (double[N, 3, 4] y) {{ y = {op} (a, b) }}")
+    node = harness.one(
+        f"g (double[N, 3, 4] a, double[N, 3, 4] b) => (double[N, 3, 4] y) {{ y = {op} (a, b) }}"
+    )
     node.forward({slot: harness.affine(1, (1, 3, 4), (1, 2), scale=False)})
 
 

@@ -20,7 +20,9 @@ def test_backward_one_operand_takes_the_scale(harness, op, axes, seed):
 
 
 @settings(max_examples=20, deadline=None)
-@given(op=st.sampled_from(["Mul", "Div"]), slots=st.sets(st.integers(0, 1), min_size=1), seed=st.integers(0, 9))
+@given(
+    op=st.sampled_from(["Mul", "Div"]), slots=st.sets(st.integers(0, 1), min_size=1), seed=st.integers(0, 9)
+)
 def test_forward_scales_multiply_or_divide(harness, op, slots, seed):
     given_ = {slot: harness.affine(seed + slot, (1, 3, 4), (slot + 1,), shift=False) for slot in slots}
     harness.one(_PAIR % op).forward(given_)
@@ -97,4 +99,6 @@ def test_squeeze_and_excite(harness):
     }"""
     weights = harness.weights(1, w=(4, 3, 1, 1), v=(4, 4, 1, 1), s=(4, 1, 1))
     outcome = harness.fold(text, weights)
-    assert outcome.sites[0].action == "kept"  # the convolution is also read by the pool, and Sigmoid is in the way
+    assert (
+        outcome.sites[0].action == "kept"
+    )  # the convolution is also read by the pool, and Sigmoid is in the way
