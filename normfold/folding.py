@@ -68,12 +68,13 @@ def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
     work = original.clone()
     folder = _Folder(work, options or FoldOptions())
     folder.run()
+    changed = any(site.action != "kept" for site in folder.sites) or folder.frozen
     return Folded(
         original=original,
-        model=work,
+        model=work if changed else original.clone(),
         exact=folder.exact(),
         sites=folder.sites,
-        changed=any(site.action != "kept" for site in folder.sites) or folder.frozen,
+        changed=changed,
         provenance=folder.provenance(),
     )
 

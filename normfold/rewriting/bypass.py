@@ -12,8 +12,9 @@ def bypass_no_ops(workspace: Workspace) -> None:
         for node in list(graph):
             if (
                 node.domain in ("", "ai.onnx")
-                and _does_nothing(node, workspace)
+                and node.outputs[0].uses()
                 and not node.outputs[0].is_graph_output()
+                and _does_nothing(node, workspace)
             ):
                 source = node.inputs[0]
                 assert source is not None
