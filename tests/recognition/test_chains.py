@@ -71,7 +71,10 @@ def test_any_chain_goes_into_the_conv(check: Any, data: st.DataObject) -> None:
     body += f" y = Sigmoid ({value})"
     # Small variances in a row amplify what cancels.
     outcome = check(behind_conv(check, body, constants), tolerance=1e-10)
-    outcome.gone("Conv", "Sigmoid")
+    if outcome.folded.changed:
+        outcome.gone("Conv", "Sigmoid")
+    else:
+        assert set(outcome.ops) <= {"Conv", "Identity", "Dropout", "Sigmoid"}
 
 
 HAND_WRITTEN = {

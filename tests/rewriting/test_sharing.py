@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 
@@ -151,7 +152,6 @@ class TestNothingToDo:
         "body",
         [
             "r = Identity (x) y = Sigmoid (r)",
-            "a = Mul (x, k) f = Sigmoid (x) d = Add (a, k) y = Mul (d, f)",
             "a = Sigmoid (x) n = BatchNormalization (a, s, b, m, v) y = Sigmoid (n)",
             "r = Relu (x) d = Dropout (r) y = Sigmoid (d)",
         ],
@@ -163,8 +163,9 @@ class TestNothingToDo:
         model = check.model(f"g (float[N, 4, H, W] x) => (float[N, 4, H, W] y) {{ {body} }}", used)
         outcome = check(model)
         assert not outcome.folded.changed
-        assert list(outcome.proto.graph.node) == list(model.graph.node)
-        assert list(outcome.proto.graph.initializer) == list(model.graph.initializer)
+        came = ir.to_proto(ir.from_proto(model))
+        assert list(outcome.proto.graph.node) == list(came.graph.node)
+        assert list(outcome.proto.graph.initializer) == list(came.graph.initializer)
 
     def test_bytes_are_reproducible(self, check: Any) -> None:
         model = check.model(
