@@ -52,7 +52,8 @@ class _Frame:
         """
         if (value, native) in self._values:
             return self._values[value, native]
-        if (value, not native) in self._values:
+        # An initializer in double need not be the one in its own type: a fold has it exact, before rounding.
+        if (value, not native) in self._values and not value.is_initializer():
             other = self._values[value, not native]
             content = _demote(other, value) if native else promote(other)
         elif self._outer is not None and value.graph is not self.graph:
