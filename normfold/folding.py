@@ -20,7 +20,7 @@ from normfold.planning.crossing import SwitchedOff
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
-from normfold.planning.routes import Planner
+from normfold.planning.routes import Planner, is_kept
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
 from normfold.recognition.normalisations import kept_site, kind_of
@@ -138,7 +138,7 @@ class _Folder:
     def _plan(self, virtuals: list[ir.Node]) -> None:
         off = SwitchedOff()
         table = {op: off if rule_of(op) in self._options.skip else entry for op, entry in TABLE.items()}
-        planner = Planner(self._workspace, table)
+        planner = Planner(self._workspace, table, self._options.keep)
         waiting = virtuals
         for _ in range(_MOST_PASSES):
             waiting, moved = self._plan_once(planner, waiting)
@@ -172,7 +172,7 @@ class _Folder:
         for graph in self._workspace.model.graphs():
             for node in list(graph):
                 merge = None if node.graph is None else find_merge(node, self._workspace)
-                if merge is None or any(self._is_kept(n) for n in merge.nodes):
+                if merge is None or any(is_kept(n, self._options.keep) for n in merge.nodes):
                     continue
                 progress = True
                 name = merge.root.outputs[0].name or ""
@@ -186,12 +186,9 @@ class _Folder:
                 )
         return progress
 
-    def _is_kept(self, node: ir.Node) -> bool:
-        return is_virtual(node) and any(r.name in self._options.keep for r in virtual(node).records)
-
     def _try(self, planner: Planner, site: ir.Node) -> Plan | None:
         content = virtual(site)
-        if self._is_kept(site):
+        if is_kept(site, self._options.keep):
             refusal = Refused("NF120", "it was asked to stay")
         else:
             try:
@@ -247,7 +244,7 @@ class _Folder:
             not content.touched
             and shortens(content)
             and (dtype is None or is_representable(content.affine, dtype))
-            and not self._options.keep & {r.name for r in kept}
+            and not is_kept(node, self._options.keep)
         )
         content.touched = content.touched or merges
         made = lower(node, self._workspace)

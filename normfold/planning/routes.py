@@ -13,7 +13,7 @@ from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, safe_shift
 from normfold.planning.walk import Table, walk_backward, walk_forward
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.virtual import virtual
+from normfold.recognition.virtual import is_virtual, virtual
 from normfold.refusal import Refused
 
 # What says least about a site: used only when no other refusal is at hand.
@@ -21,11 +21,15 @@ _UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
 
 
 class Planner:
-    """Finds the cheapest exact way to remove the affine of a virtual node. Changes nothing."""
+    """Finds the cheapest exact way to remove the affine of a virtual node. Changes nothing.
 
-    def __init__(self, workspace: Workspace, table: Table) -> None:
+    ``keep`` names values whose producers are left as they are.
+    """
+
+    def __init__(self, workspace: Workspace, table: Table, keep: frozenset[str] = frozenset()) -> None:
         self._workspace = workspace
         self._table = table
+        self._keep = keep
 
     def plan(self, site: ir.Node) -> Plan:
         """The plan for one virtual node.
@@ -109,6 +113,9 @@ class Planner:
 
     def _check(self, plan: Plan) -> None:
         for walk in plan.walks:
+            for node in (*walk.crossings, *walk.composed):
+                if is_kept(node, self._keep):
+                    raise Refused("NF120", f"{node.outputs[0].name!r} was asked to stay")
             for node, crossing in walk.crossings.items():
                 check_ranges(NodeView(node, self._workspace), crossing)
             for node, affine in walk.composed.items():
@@ -152,6 +159,16 @@ class Planner:
 
 def _from_batchnorm(node: ir.Node) -> bool:
     return virtual(node).batchnorm is not None
+
+
+def is_kept(node: ir.Node, keep: frozenset[str]) -> bool:
+    """Whether the node, or one that it stands for, produces a value named in ``keep``."""
+    names = {value.name for value in node.outputs}
+    if is_virtual(node):
+        content = virtual(node)
+        names |= {record.name for record in content.records}
+        names |= {value.name for member in content.spelling for value in member.outputs}
+    return not keep.isdisjoint(names)
 
 
 def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
