@@ -105,7 +105,7 @@ def test_constants_replace_initializers_unrounded():
 
 def test_a_replaced_initializer_that_also_decides_a_size_stays_unrounded():
     text = f"""{HEAD} g (float[2] x) => (float[2] y, float[K] z) <float[1] w = {{1.0}}> {{
-        v = Mul (x, w) i = Cast <to = 7> (w) z = Expand (w, i) y = Mul (v, w) }}"""
+        i = Cast <to = 7> (w) z = Expand (x, i) v = Mul (x, w) y = Mul (v, w) }}"""
     model = ir.from_proto(onnx.parser.parse_model(text))
     exact = {"w": lambda: np.array([1.0 + 1e-12])}
     result = Evaluator(model, constants=exact).run({"x": np.ones(2, np.float32)}, ["z", "y"])
