@@ -21,7 +21,7 @@ _NATIVE_SLOTS: dict[tuple[str, str], frozenset[int]] = {
         "CumProd": {1},
         "CumSum": {1},
         "DFT": {1, 2},
-        "DequantizeLinear": {1, 2},
+        "DequantizeLinear": {2},
         "Dropout": {1, 2},
         "DynamicQuantizeLinear": {0},
         "Expand": {1},

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, NodeView
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constants import FLOAT_TYPES, Constant64
 from normfold.refusal import Refused
 
 
@@ -21,6 +21,8 @@ def check_ranges(node: NodeView, crossing: Crossing) -> None:
         Refused: NF108 (not finite in float64), NF111 (outside the range of the tensor's type).
     """
     for slot, constant in crossing.constants.items():
+        if constant.dtype not in FLOAT_TYPES:
+            continue
         values = constant.compute()
         if not np.isfinite(values).all():
             raise Refused("NF108", f"a constant of {node.op_type} {node.name!r} would not be finite")

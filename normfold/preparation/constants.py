@@ -61,7 +61,7 @@ class Constant64:
 
     @classmethod
     def of(cls, values: Array64, dtype: ir.DataType) -> Constant64:
-        array = np.ascontiguousarray(values, dtype=np.float64)
+        array = np.asarray(values, dtype=np.float64, order="C")
         return cls(array.shape, dtype, lambda: array)
 
     def map(self, function: Callable[[Array64], Array64], shape: tuple[int, ...] | None = None) -> Constant64:

@@ -17,6 +17,7 @@ import numpy as np
 
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, NodeView, Operator, require_axes
+from normfold.planning.operators.quantized import Request, stored_shape
 from normfold.preparation.constants import Constant64
 from normfold.refusal import Refused
 
@@ -26,21 +27,19 @@ class Conv(Operator):
 
     def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
         affine = wanted[0]
-        weight = node.weight(1)
-        out_channels = weight.shape[0]
+        out_channels, *rest = stored_shape(node, 1)
         require_axes(affine.scale, {1}, "scale", node)
         require_axes(affine.shift, {1}, "shift", node)
         scale, shift = affine.channel(1, out_channels)
-        constants = {}
+        request = Request(node)
         if affine.has_scale:
-            factor = scale.reshape(-1, *(1 for _ in weight.shape[1:]))
-            constants[1] = weight.map(lambda w: w * factor)
+            request.ask(1, Affine.on_axis(scale, 0.0, axis=0, rank=1 + len(rest)))
         if node.has(2):
-            bias = node.weight(2, "bias")
-            constants[2] = bias.map(lambda b: b * scale + shift)
+            stored_shape(node, 2, "bias")
+            request.ask(2, Affine.of(scale, shift, rank=1))
         elif affine.has_shift:
-            constants[2] = Constant64.of(shift, weight.dtype)
-        return Crossing(constants=constants)
+            request.constants[2] = Constant64.of(shift, request.dtype)
+        return request.crossing()
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         affine = given.get(0)

@@ -15,6 +15,7 @@ import numpy as np
 from normfold.affine import Affine
 from normfold.planning.crossing import Crossing, NodeView, Operator, require_axes
 from normfold.planning.operators.conv import add_bias
+from normfold.planning.operators.quantized import Request, stored_shape
 from normfold.preparation.constants import Constant64
 from normfold.refusal import Refused
 
@@ -24,22 +25,22 @@ class ConvTranspose(Operator):
 
     def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
         affine = wanted[0]
-        weight = node.weight(1)
         groups = node.int_attribute("group", 1)
-        in_channels, per_group = weight.shape[:2]
+        in_channels, per_group, *kernel = stored_shape(node, 1)
         require_axes(affine.scale, {1}, "scale", node)
         require_axes(affine.shift, {1}, "shift", node)
         scale, shift = affine.channel(1, per_group * groups)
-        constants = {}
+        request = Request(node)
         if affine.has_scale:
             factor = np.repeat(scale.reshape(groups, per_group), in_channels // groups, axis=0)
-            factor = factor.reshape(in_channels, per_group, *(1 for _ in weight.shape[2:]))
-            constants[1] = weight.map(lambda w: w * factor)
+            factor = factor.reshape(in_channels, per_group, *(1 for _ in kernel))
+            request.ask(1, Affine.of(factor, rank=factor.ndim))
         if node.has(2):
-            constants[2] = node.weight(2, "bias").map(lambda b: b * scale + shift)
+            stored_shape(node, 2, "bias")
+            request.ask(2, Affine.of(scale, shift, rank=1))
         elif affine.has_shift:
-            constants[2] = Constant64.of(shift, weight.dtype)
-        return Crossing(constants=constants)
+            request.constants[2] = Constant64.of(shift, request.dtype)
+        return request.crossing()
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         affine = given.get(0)

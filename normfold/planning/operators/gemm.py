@@ -8,13 +8,16 @@ Forward on A, which varies along K: ``B'[k] = s[k]·B'[k]``, ``C' = beta·C + al
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
+from normfold.planning.broadcasting import to_operand
 from normfold.planning.crossing import Crossing, NodeView, Operator, require_axes
+from normfold.planning.operators.quantized import Request, is_dequantised, stored_shape
 from normfold.preparation.constants import Constant64
 from normfold.refusal import Refused
 
@@ -26,14 +29,17 @@ class Gemm(Operator):
 
     def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
         affine = wanted[0]
-        constants: dict[int, Constant64] = {}
+        request = Request(node)
         if affine.has_scale:
             slot, owned = self._owner(node, affine.scale)
-            weight = node.weight(slot)
-            factor = _laid_out(affine.scale, slot, owned, node)
-            constants[slot] = weight.map(lambda w: w * factor)
+            stored_shape(node, slot)
+            request.ask(slot, Affine.of(_laid_out(affine.scale, slot, owned, node), rank=2))
+        beta = node.float_attribute("beta", 1.0)
+        if beta != 0.0 and node.constant(_C) is None and is_dequantised(node, _C):
+            request.ask(_C, to_operand(Affine.of(beta * affine.scale, affine.shift, rank=2), node, _C))
+            return request.crossing() if beta == 1.0 else request.crossing(beta=1.0)
         offset = self._offset(node, affine.scale, affine.shift)
-        return _with_offset(node, constants, offset)
+        return dataclasses.replace(_with_offset(node, request.constants, offset), affines=request.affines)
 
     def _owner(self, node: NodeView, scale: Array64) -> tuple[int, int]:
         """The slot of the constant operand that has the scale's axis of Y, and that axis (0: M, 1: N)."""
@@ -41,9 +47,9 @@ class Gemm(Operator):
         if len(axes) == 2:
             raise Refused("NF110", f"the scale varies on both axes of Gemm {node.name!r}")
         for slot, axis in ((_B, 1), (_A, 0)):
-            if node.constant(slot) is not None and axes in ([], [axis]):
+            if _is_stored(node, slot) and axes in ([], [axis]):
                 return slot, axis
-        if axes == [0] and node.constant(_B) is not None:
+        if axes == [0] and _is_stored(node, _B):
             raise Refused(
                 "NF110", f"the scale varies on the rows of Gemm {node.name!r}, which its weight does not have"
             )
@@ -90,6 +96,10 @@ class Gemm(Operator):
         added = alpha * (weight.compute() * shift.reshape(layout)).sum(axis=_k_axis(node, other))
         row = added.reshape(1, -1) if slot == _A else added.reshape(-1, 1)
         return _with_offset(node, constants, self._offset(node, np.ones((1, 1)), row))
+
+
+def _is_stored(node: NodeView, slot: int) -> bool:
+    return node.constant(slot) is not None or is_dequantised(node, slot)
 
 
 def _k_axis(node: NodeView, slot: int) -> int:

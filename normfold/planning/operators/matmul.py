@@ -17,6 +17,7 @@ import numpy as np
 
 from normfold.affine import Affine, Array64, varying_axes, vector
 from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.operators.quantized import Request, is_dequantised, stored_shape
 from normfold.refusal import Refused
 
 _A, _B = 0, 1
@@ -35,16 +36,19 @@ class MatMul(Operator):
         return dataclasses.replace(self._scaled(node, affine.scale), leaves=rest)
 
     def _scaled(self, node: NodeView, scale: Array64) -> Crossing:
-        slot = next((slot for slot in (_B, _A) if node.constant(slot) is not None), None)
-        if slot is None:
+        slots = [slot for slot in (_B, _A) if node.constant(slot) is not None]
+        slots += [slot for slot in (_B, _A) if is_dequantised(node, slot)]
+        if not slots:
             return self._uniform(node, scale)
-        weight = node.constant(slot)
-        assert weight is not None
+        slot = slots[0]
+        shape = stored_shape(node, slot)
         full = self._with_both_axes(node, scale)
         axes = varying_axes(full)
-        if set(axes) <= self._owned_axes(weight.shape, slot, full.ndim):
-            factor = full.reshape(full.shape[full.ndim - len(weight.shape) :])
-            return Crossing(constants={slot: weight.map(lambda w: w * factor)})
+        if set(axes) <= self._owned_axes(shape, slot, full.ndim):
+            request = Request(node)
+            factor = full.reshape(full.shape[full.ndim - len(shape) :])
+            request.ask(slot, Affine.of(factor, rank=len(shape)))
+            return request.crossing()
         other = 1 - slot
         rank = node.rank(other)
         free = full.ndim - 2 if other == _A else full.ndim - 1
