@@ -72,5 +72,5 @@ def test_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     load_mib, save_mib = map(float, done.stdout.split())
     assert load_mib < 50
-    # One weight of 112 MB, its edited copy and the bytes of that.
-    assert save_mib < 200 + 2 * 112
+    # 200 MB and the largest tensor; measured 218.
+    assert save_mib < 200 + 112
