@@ -20,7 +20,7 @@ from normfold.planning.crossing import SwitchedOff
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
-from normfold.planning.routes import Planner, is_kept
+from normfold.planning.routes import Planner, is_bias, is_kept
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
 from normfold.recognition.normalisations import kept_site, kind_of
@@ -32,7 +32,7 @@ from normfold.rewriting.branches import apply_merge
 from normfold.rewriting.bypass import bypass_no_ops
 from normfold.rewriting.expressions import evaluate_expressions
 from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
-from normfold.rewriting.lowering import is_bias, lower, shortens
+from normfold.rewriting.lowering import lower, shortens
 from normfold.rewriting.raising import raise_chain
 
 # Each pass removes at least one affine or is the last; this only bounds a defect.
@@ -205,7 +205,7 @@ class _Folder:
         """Write down what happens to the sites that this virtual node carries."""
         absorbers = [n for walk in plan.walks for n, crossing in walk.crossings.items() if crossing.constants]
         takers = [n for walk in plan.walks for n in walk.composed]
-        stays = [d for d in plan.deposits if not d.free]
+        stays = [d for d in plan.deposits if not is_bias(d.affine, d.value, self._workspace)]
         for record in virtual(site).records:
             record.into = [*absorbers, *takers]
             record.rule = "+".join(
@@ -237,7 +237,9 @@ class _Folder:
 
     def _lower_one(self, node: ir.Node) -> None:
         content = virtual(node)
-        bias = is_bias(node, self._workspace)
+        x = node.inputs[0]
+        assert x is not None
+        bias = is_bias(content.affine, x, self._workspace)
         kept = [record for record in content.records if record.action == "kept"]
         dtype = self._workspace.shapes.dtype(node.outputs[0])
         merges = (

@@ -19,7 +19,6 @@ class Deposit:
     value: ir.Value
     uses: tuple[Use, ...]
     affine: Affine
-    free: bool = False
 
 
 @dataclass

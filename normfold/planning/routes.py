@@ -23,6 +23,8 @@ _UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
 class Planner:
     """Finds the cheapest exact way to remove the affine of a virtual node. Changes nothing.
 
+    Every plan either removes a virtual node at no higher cost, or lowers the cost: so planning ends.
+
     ``keep`` names values whose producers are left as they are.
     """
 
@@ -48,11 +50,12 @@ class Planner:
                 refusals.append(refusal)
                 continue
             after = self._cost_after(plan)
-            if plan.route.rest is None and all(d.free for d in plan.deposits):
-                if after.at_most(self._plus_composed(before, plan)):
+            budget = self._plus_composed(before, plan)
+            if plan.route.rest is None and not plan.deposits:
+                if after.at_most(budget):
                     return plan
                 refusals.append(Refused("NF122", "where it could go it would touch more elements"))
-            elif after.below(self._plus_composed(before, plan)) and (best is None or after.below(best[0])):
+            elif after.below(budget) and (best is None or after.below(best[0])):
                 best = after, plan
         if best is not None:
             return best[1]
@@ -130,35 +133,52 @@ class Planner:
 
     def _cost_before(self, site: ir.Node) -> Elements:
         cost = Elements()
-        self._charge(cost, site.outputs[0], virtual(site).affine, _from_batchnorm(site))
+        self._charge_node(cost, site, virtual(site).affine)
         return cost
 
     def _plus_composed(self, before: Elements, plan: Plan) -> Elements:
         cost = before.copy()
         for walk in plan.walks:
             for node in walk.composed:
-                self._charge(cost, node.outputs[0], virtual(node).affine, _from_batchnorm(node))
+                self._charge_node(cost, node, virtual(node).affine)
         return cost
 
     def _cost_after(self, plan: Plan) -> Elements:
         cost = Elements()
         if plan.route.rest is not None:
-            self._charge(cost, plan.site.outputs[0], plan.route.rest, _from_batchnorm(plan.site))
+            self._charge_node(cost, plan.site, plan.route.rest)
         for deposit in plan.deposits:
-            if not deposit.free:
-                self._charge(cost, deposit.value, deposit.affine)
+            self._charge(cost, deposit.value, deposit.affine)
         for walk in plan.walks:
             for node, affine in walk.composed.items():
-                self._charge(cost, node.outputs[0], affine, _from_batchnorm(node))
+                self._charge_node(cost, node, affine)
         return cost
 
-    def _charge(self, cost: Elements, value: ir.Value, affine: Affine, from_batchnorm: bool = False) -> None:
-        times = passes(affine, from_batchnorm=from_batchnorm)
-        cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
+    def _charge_node(self, cost: Elements, node: ir.Node, affine: Affine) -> None:
+        """What a virtual node costs with this affine."""
+        x = node.inputs[0]
+        assert x is not None
+        self._charge(cost, x, affine, from_batchnorm=virtual(node).batchnorm is not None)
+
+    def _charge(
+        self, cost: Elements, value: ir.Value, affine: Affine, *, from_batchnorm: bool = False
+    ) -> None:
+        """What an affine on ``value`` costs: nothing if a runtime fuses it into the MatMul in front."""
+        if not is_bias(affine, value, self._workspace):
+            times = passes(affine, from_batchnorm=from_batchnorm)
+            cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
 
 
-def _from_batchnorm(node: ir.Node) -> bool:
-    return virtual(node).batchnorm is not None
+def is_bias(affine: Affine, value: ir.Value, workspace: Workspace) -> bool:
+    """Whether an affine on ``value`` is nothing but the bias of a linear layer spelled MatMul, Add."""
+    producer = value.producer()
+    return (
+        producer is not None
+        and producer.op_type == "MatMul"
+        and any(workspace.constants.is_constant(v) for v in producer.inputs)
+        and not affine.has_scale
+        and set(affine.shift_axes) <= {affine.rank - 1}
+    )
 
 
 def is_kept(node: ir.Node, keep: frozenset[str]) -> bool:

@@ -113,7 +113,7 @@ def walk_backward(
             target = node.outputs[index]
             if target is value and not crossing.edits_node and not requests:
                 raise Refused("NF118", f"{node.op_type} {view.name!r} has no bias to take the shift")
-            walk.deposits.append(Deposit(target, tuple(asked[target]), left, free=_is_bias(left)))
+            walk.deposits.append(Deposit(target, tuple(asked[target]), left))
         walk.renamed.extend(outputs)
         for target, slot, asks in requests:
             request(target, (node, slot), asks)
@@ -284,8 +284,3 @@ def total(values: Iterable[ir.Value], workspace: Workspace) -> Elements:
     for value in values:
         elements.add(workspace.dims(value), unknown=value.name or "?")
     return elements
-
-
-def _is_bias(affine: Affine) -> bool:
-    """A shift on the last axis behind a MatMul: runtimes fuse it, so it costs nothing."""
-    return not affine.has_scale and all(axis == affine.rank - 1 for axis in affine.shift_axes)

@@ -68,7 +68,7 @@ def _joined(deposits: list[Deposit]) -> list[Deposit]:
     for deposit in deposits:
         earlier = joined.get(deposit.value)
         uses = deposit.uses if earlier is None else tuple(dict.fromkeys((*earlier.uses, *deposit.uses)))
-        joined[deposit.value] = Deposit(deposit.value, uses, deposit.affine, deposit.free)
+        joined[deposit.value] = Deposit(deposit.value, uses, deposit.affine)
     return list(joined.values())
 
 

@@ -37,19 +37,6 @@ def shortens(content: VirtualAffine) -> bool:
     return needed < len(content.spelling)
 
 
-def is_bias(node: ir.Node, workspace: Workspace) -> bool:
-    """Whether the affine is nothing but the bias of a linear layer spelled MatMul, Add."""
-    affine, x = virtual(node).affine, node.inputs[0]
-    producer = None if x is None else x.producer()
-    return (
-        producer is not None
-        and producer.op_type == "MatMul"
-        and any(workspace.constants.is_constant(v) for v in producer.inputs)
-        and not affine.has_scale
-        and all(axis == affine.rank - 1 for axis in affine.shift_axes)
-    )
-
-
 def _restore(node: ir.Node, content: VirtualAffine) -> list[ir.Node]:
     """The original nodes, object for object; only what feeds the first may have been renamed."""
     for member, inputs in zip(content.spelling, content.inputs, strict=True):
