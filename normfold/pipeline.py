@@ -1,0 +1,177 @@
+"""One run of a command: its report, its clock, its errors, and the steps that commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import onnx_ir as ir
+
+from normfold import loading
+from normfold.errors import Inconclusive, InputError, NormfoldError, VerificationFailed
+from normfold.loading import ModelLike, Source
+from normfold.options import FoldOptions
+from normfold.reporting.environment import tool_versions
+from normfold.reporting.provenance import KEY, provenance_entry
+from normfold.reporting.report import Finding, Report, Verification
+
+if TYPE_CHECKING:
+    from normfold.folding import Folded
+    from normfold.verification import VerifyOptions
+
+Progress = Callable[[str], None]
+"""Is told the name of each phase when it begins."""
+
+
+class Run:
+    """One command: its report, its clock, and the rule that every error leaves with the report attached."""
+
+    def __init__(self, command: Literal["fold", "inspect", "verify"], progress: Progress | None) -> None:
+        self.report = Report(command, tool=tool_versions())
+        self._progress = progress
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.report.timing["total"] = time.perf_counter() - self._began
+        if isinstance(error, NormfoldError):
+            self.report.exit = error.exit_code
+            error.report = self.report
+            if error.code is not None:
+                self.report.findings.append(Finding(error.code, "error", str(error)))
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Announces and times one phase; seconds add up where a phase comes twice."""
+        if self._progress is not None:
+            self._progress(name)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - began
+            self.report.timing[name] = self.report.timing.get(name, 0.0) + elapsed
+
+    def load(self, model: ModelLike) -> Source:
+        """Opens a model and lists it among the report's inputs; what cannot be opened is listed by name alone."""
+        with self.phase("load"):
+            name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
+            self.report.inputs.append({"path": name})
+            source = loading.open_source(model)
+            self.report.inputs[-1] = source.describe()
+        return source
+
+    def fold(self, source: Source, options: FoldOptions) -> Folded:
+        """Folds in memory, and fills the report's sites and summary."""
+        from normfold.folding import fold_model
+
+        with self.phase("fold"):
+            _refuse_unknown_names(source.model, options)
+            folded = fold_model(source.model, options)
+            self.report.sites = list(folded.sites)
+            self.report.summary = _summary(folded)
+            if folded.changed and options.provenance:
+                self._record_provenance(folded, options)
+        return folded
+
+    def _record_provenance(self, folded: Folded, options: FoldOptions) -> None:
+        metadata = folded.model.metadata_props
+        metadata[KEY] = provenance_entry(
+            self.report.tool["version"],
+            self.report.inputs[0].get("sha256"),
+            options.sha256(),
+            folded.provenance,
+            metadata.get(KEY),
+        )
+
+    def prove(
+        self,
+        source: Source,
+        result: os.PathLike[str] | ir.Model,
+        folded: Folded,
+        fold_options: FoldOptions,
+        options: VerifyOptions | None,
+    ) -> None:
+        """Verifies a fold, and raises unless it passes.
+
+        Args:
+            source: the original.
+            result: the folded model, as a file where there is one.
+            folded: what the fold did.
+            fold_options: the options it was done with; small regions are folded again with the same.
+            options: ``None`` to skip the proof.
+
+        Raises:
+            VerificationFailed: the verdict is ``fail``.
+            Inconclusive: the verdict is ``inconclusive``.
+        """
+        if options is None:
+            self.report.verification = Verification(messages=["verification was skipped"])
+            return
+        if not folded.changed:
+            self.report.verification = Verification(
+                "pass", messages=["nothing was folded, so nothing had to be proven"]
+            )
+            return
+        from normfold.verification import verify_fold
+
+        with self.phase("verify"):
+            verification = verify_fold(
+                source.origin,
+                result,
+                folded.original,
+                folded.model,
+                folded.exact,
+                folded.sites,
+                lambda region: _refold(region, fold_options),
+                options,
+            )
+        self.report.verification = verification
+        reason = verification.messages[0] if verification.messages else None
+        if verification.verdict == "fail":
+            raise VerificationFailed(reason or "the folded model differs from the original")
+        if verification.verdict != "pass":
+            raise Inconclusive(reason or "it could not be shown that the folded model equals the original")
+
+
+def _refold(model: ir.Model, options: FoldOptions) -> tuple[ir.Model, Mapping[str, Callable[[], Any]]]:
+    from normfold.folding import fold_model
+
+    folded = fold_model(model, options)
+    return folded.model, folded.exact
+
+
+def _refuse_unknown_names(model: ir.Model, options: FoldOptions) -> None:
+    from normfold.folding import rule_of
+    from normfold.planning.operators import TABLE
+
+    rules = {rule_of(operator) for operator in TABLE}
+    for rule in sorted(options.skip - rules):
+        raise InputError(f"no rule is named {rule!r}; there are {', '.join(sorted(rules))}", code="NF900")
+    tops = (model.graph, *(function.graph for function in model.functions.values()))
+    values = {value.name for top in tops for node in top.all_nodes() for value in node.outputs}
+    for name in sorted(options.keep - values):
+        raise InputError(f"no node of the model produces a value named {name!r}", code="NF900")
+
+
+def _summary(folded: Folded) -> dict[str, Any]:
+    actions = Counter(site.action for site in folded.sites)
+    return {
+        "changed": folded.changed,
+        "sites": len(folded.sites),
+        **{action: actions.get(action, 0) for action in ("folded", "merged", "moved", "substituted", "kept")},
+        "nodes": [_node_count(folded.original), _node_count(folded.model)],
+    }
+
+
+def _node_count(model: ir.Model) -> int:
+    return sum(1 for _ in model.graph.all_nodes())
