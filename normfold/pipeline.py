@@ -62,7 +62,7 @@ class Run:
             self.report.timing[name] = self.report.timing.get(name, 0.0) + elapsed
 
     def load(self, model: ModelLike) -> Source:
-        """Opens a model and lists it among the report's inputs; what cannot be opened is listed by name alone."""
+        """Opens a model and lists it in the report; what cannot be opened is listed by name alone."""
         with self.phase("load"):
             name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
             self.report.inputs.append({"path": name})
