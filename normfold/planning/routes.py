@@ -70,7 +70,8 @@ class Planner:
             try:
                 early = self._early_shift(site, affine)
             except Refused as refusal:
-                refusals.append(refusal)
+                if self._could_go_apart(site, affine):
+                    refusals.append(refusal)
         scale, shift = affine.only_scale(), affine.only_shift()
         for deposit in (False, True):
             yield Route(affine, None, None, deposit)
@@ -83,6 +84,14 @@ class Planner:
                 yield Route(early, scale, None, deposit)
                 yield Route(None, scale, early, deposit)
                 yield Route(early, None, scale, deposit)
+
+    def _could_go_apart(self, site: ir.Node, affine: Affine) -> bool:
+        """Whether some shift could go backward and the scale forward, were there one to go in front of it."""
+        try:
+            self._follow(site, Route(affine.only_shift(), affine.only_scale(), None, deposit=False))
+        except Refused:
+            return False
+        return True
 
     def _follow(self, site: ir.Node, route: Route) -> Plan:
         walks: list[Walk] = []
