@@ -1,6 +1,7 @@
 """DequantizeLinear and QuantizeLinear with scalar, per-axis and blocked scales.
 
-Scales and zero points are operands without a double type: they arrive in the model's own.
+Zero points, and the scales of QuantizeLinear, arrive in the model's own type. DequantizeLinear's scales
+are promoted: its result is continuous in them, and a fold may hold them in double.
 """
 
 from __future__ import annotations
