@@ -90,6 +90,7 @@ class Runtime:
         self._timeout = timeout_seconds
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._listener: threading.Thread | None = None
         self._generation = 0
         self._numbers = itertools.count()
         self._folder = tempfile.TemporaryDirectory(prefix="normfold-", ignore_cleanup_errors=True)
@@ -115,16 +116,20 @@ class Runtime:
         self._generation += 1
         script = Path(__file__).with_name("runtime_child.py")
         # -P: the folder of the script holds modules of the package, which must not shadow top-level ones.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "stderr.txt").open("wb"),
-            text=True,
-            encoding="utf-8",
-        )
+        with (self.folder / "stderr.txt").open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(script)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+            )
         self._answers = queue.SimpleQueue()
-        threading.Thread(target=self._listen, args=(self._process, self._answers), daemon=True).start()
+        self._listener = threading.Thread(
+            target=self._listen, args=(self._process, self._answers), daemon=True
+        )
+        self._listener.start()
 
     @staticmethod
     def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
@@ -205,6 +210,9 @@ class Runtime:
             return
         self._process.kill()
         self._process.wait()
+        if self._listener is not None:
+            # A stream must not be closed while another thread reads it.
+            self._listener.join()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
