@@ -37,6 +37,7 @@ from normfold.rewriting.raising import raise_chain
 
 # Each pass removes at least one affine or is the last; this only bounds a defect.
 _MOST_PASSES = 20
+_MOST_PLANS = 50
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,14 @@ class _Folder:
         refused: dict[ir.Node, None] = {}
         progress = False
         queue = deque(waiting)
+        budget = _MOST_PLANS * (len(waiting) + 1)
         while queue:
             site = queue.popleft()
             if site.graph is None:
+                continue
+            budget -= 1
+            if budget < 0:
+                refused[site] = None
                 continue
             plan = self._try(planner, site)
             if plan is None:
@@ -198,7 +204,8 @@ class _Folder:
             except Refused as caught:
                 refusal = caught
         for record in content.records:
-            record.code, record.reason = refusal.code, refusal.detail
+            if record.action != "folded":
+                record.code, record.reason = refusal.code, refusal.detail
         return None
 
     def _note(self, site: ir.Node, plan: Plan) -> None:
@@ -289,14 +296,15 @@ def rule_of(op_type: str) -> str:
 
 
 def _site(record: SiteRecord) -> Site:
+    is_gone = record.action == "folded"
     return Site(
         record.name,
         record.kind,
         cast("Action", record.action),
         rule=record.rule,
         into=tuple(dict.fromkeys(n.outputs[0].name or "" for n in record.into if n.graph is not None)),
-        code=record.code,
-        reason=record.reason,
+        code=None if is_gone else record.code,
+        reason=None if is_gone else record.reason,
         nodes=record.operators,
         elements=record.elements,
     )
