@@ -1,0 +1,89 @@
+"""Elements compared without knowing symbolic dimensions: against every size that they can have."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normfold.planning.cost import Elements
+
+Dims = tuple[int | str | None, ...]
+SYMBOLS = ("N", "H", "W")
+
+
+def elements(*values: Dims | None) -> Elements:
+    total = Elements()
+    for index, dims in enumerate(values):
+        total.add(dims, unknown=f"v{index}")
+    return total
+
+
+def counted(values: Sequence[Dims], sizes: dict[str, int]) -> int:
+    total = 0
+    for dims in values:
+        product = 1
+        for dim in dims:
+            assert dim is not None
+            product *= dim if isinstance(dim, int) else sizes[dim]
+        total += product
+    return total
+
+
+dims = st.lists(st.one_of(st.integers(1, 4), st.sampled_from(SYMBOLS)), max_size=3).map(tuple)
+
+
+@settings(max_examples=200, deadline=None)
+@given(left=st.lists(dims, max_size=3), right=st.lists(dims, max_size=3))
+def test_what_is_claimed_holds_for_every_size(left: list[Dims], right: list[Dims]) -> None:
+    few, many = elements(*left), elements(*right)
+    for sizes in itertools.product((1, 2, 5), repeat=len(SYMBOLS)):
+        known = dict(zip(SYMBOLS, sizes, strict=True))
+        a, b = counted(left, known), counted(right, known)
+        if few.at_most(many):
+            assert a <= b
+        if few.below(many):
+            assert a < b
+
+
+@given(st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), max_size=3))
+def test_static_shapes_are_just_numbers(values: list[Dims]) -> None:
+    assert elements(*values).number == counted(values, {})
+
+
+def test_equal_is_at_most_and_not_below() -> None:
+    a, b = elements(("N", 4, "H")), elements(("H", "N", 4))
+    assert a.at_most(b) and b.at_most(a) and not a.below(b)
+
+
+def test_a_channel_less_is_below_with_any_batch() -> None:
+    assert elements(("N", 3, "H")).below(elements(("N", 4, "H")))
+    assert not elements(("N", 4, "H")).below(elements(("N", 3, "H")))
+
+
+def test_a_symbolic_dimension_may_be_one() -> None:
+    assert elements((4,)).at_most(elements(("N", 4)))
+    assert not elements((4,)).below(elements(("N", 4)))
+    assert not elements(("N", 4)).at_most(elements((4,)))
+
+
+def test_unknown_dimensions_are_equal_to_themselves_only() -> None:
+    one, other = Elements(), Elements()
+    one.add((4, None), unknown="a")
+    other.add((4, None), unknown="b")
+    assert one.at_most(one.copy()) and not one.at_most(other)
+    assert elements(None).number is None
+
+
+def test_two_passes_count_twice() -> None:
+    once, twice = Elements(), Elements()
+    once.add(("N", 4))
+    twice.add(("N", 4), 2)
+    assert once.below(twice) and not twice.at_most(once)
+
+
+def test_nothing_is_at_most_anything() -> None:
+    assert Elements().at_most(Elements()) and not Elements().below(Elements())
+    assert Elements().below(elements((1,)))

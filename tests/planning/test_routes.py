@@ -1,0 +1,90 @@
+"""Which way an affine goes: all backward, all forward, scale and shift apart, or to where it costs least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+ZERO_INSIDE = {"s": np.array([0.5, 0.0, 2.0, -1.0], np.float32)}
+
+
+def net(check: Any, body: str, *, dims: str = "N, 4, 8, 8", **more: np.ndarray) -> onnx.ModelProto:
+    constants = check.weights(w=(4, 4, 3, 3), u=(4, 4, 1, 1)) | check.batchnorm(4) | more
+    used = {n: a for n, a in constants.items() if f", {n})" in body or f", {n}," in body}
+    return check.model(f"g (float[{dims}] x) => (float[N, C, A, B] y) {{ {body} }}", used)
+
+
+def test_backward_before_forward(check: Any) -> None:
+    body = "c = Conv (x, u) n = BatchNormalization (c, s, b, m, v) y = Conv (n, w)"
+    outcome = check(net(check, body)).gone("Conv", "Conv")
+    assert outcome.folded.sites[0].into == ("n",)
+
+
+def test_forward_where_backward_is_barred(check: Any) -> None:
+    body = "c = Sigmoid (x) n = BatchNormalization (c, s, b, m, v) y = Conv (n, w)"
+    outcome = check(net(check, body)).gone("Sigmoid", "Conv")
+    assert outcome.folded.sites[0].into == ("y",)
+
+
+APART = """a = Sigmoid (x) c = Conv (x, u) t = Add (a, c)
+    n = BatchNormalization (t, s, b, m, v)
+    y = Conv <pads = [1, 1, 1, 1]> (n, w)"""
+
+
+def test_scale_forward_and_shift_backward(check: Any) -> None:
+    """The sum takes a shift (in its Conv), not a scale; the padded Conv takes the scale, not a shift."""
+    outcome = check(net(check, APART)).gone("Sigmoid", "Conv", "Add", "Conv")
+    assert len(outcome.folded.sites[0].into) == 2
+
+
+def test_a_zero_scale_bars_the_shift_in_front(check: Any) -> None:
+    """NF127: the same model with one channel switched off."""
+    assert check(net(check, APART, **ZERO_INSIDE)).sites["n"].code == "NF127"
+
+
+@pytest.mark.parametrize("values", [{}, ZERO_INSIDE])
+def test_a_zero_scale_is_not_blamed_for_another_obstacle(check: Any, values: dict[str, np.ndarray]) -> None:
+    body = "a = Sigmoid (x) n = BatchNormalization (a, s, b, m, v) y = Sigmoid (n)"
+    assert check(net(check, body, **values)).kept("NF114").site == "n"
+
+
+def test_a_shift_that_would_explode_bars_the_way(check: Any) -> None:
+    """t / s beyond the square root of the range: its own digits would drown everything else."""
+    tiny = {"s": np.array([0.5, 1e-30, 2.0, -1.0], np.float32)}
+    assert check(net(check, APART, **tiny)).sites["n"].code == "NF111"
+
+
+def test_shift_of_two_computed_operands_stays(check: Any) -> None:
+    """NF118: a MatMul of two computed values has no bias, and nothing behind it takes the shift."""
+    model = check.model(
+        """g (float[N, 5, 4] x, float[N, 4, 6] p) => (float[N, 5, 6] y) {
+            t = MatMul (x, p) n = Add (t, k) y = Sigmoid (n)
+        }""",
+        check.weights(k=6),
+    )
+    outcome = check(model)
+    assert not outcome.folded.changed
+    assert [s.code for s in outcome.folded.sites] in (["NF118"], [])
+
+
+def test_never_dearer(check: Any) -> None:
+    """Behind an upsampling an affine touches more elements than in front of it: it does not move there."""
+    body = """a = Sigmoid (x) n = BatchNormalization (a, s, b, m, v)
+        t = Tile (n, r) y = Sigmoid (t)"""
+    model = net(check, body, r=np.array([1, 1, 2, 2]))
+    outcome = check(model)
+    (site,) = outcome.folded.sites
+    assert site.action == "kept" and outcome.ops[1] == "BatchNormalization"
+
+
+def test_an_affine_moves_behind_a_reduction(check: Any) -> None:
+    body = """a = Sigmoid (x) n = BatchNormalization (a, s, b, m, v)
+        t = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (n) y = Sigmoid (t)"""
+    outcome = check(net(check, body))
+    (site,) = outcome.folded.sites
+    assert site.action == "moved" and outcome.ops.index("AveragePool") == 1
+    static = check(net(check, body, dims="1, 4, 8, 8"))
+    assert static.folded.sites[0].elements == (256, 64)
