@@ -93,18 +93,18 @@ class Prover:
         self._boundaries = Boundaries(self._original, observe)
         self.families = FAMILIES if options.thorough else _families(len(self.regions.regions))
 
-    def locate(self, site: Site) -> tuple[Region | None, bool]:
-        """The region that a site's value is computed in, and whether the value is dead."""
+    def locate(self, site: Site) -> tuple[list[Region], bool]:
+        """The regions that a site's value is computed in, and whether the value is dead."""
         for value in self._named(site.site):
             producer = value.producer()
             if producer is None:
                 continue
             if producer in self.regions.dead:
-                return None, True
-            region = self.regions.containing(producer)
-            if region is not None:
-                return region, False
-        return None, False
+                return [], True
+            regions = self.regions.containing(producer)
+            if regions:
+                return regions, False
+        return [], False
 
     def _named(self, name: str) -> list[ir.Value]:
         main = self._original.values.get(("", name))
@@ -201,7 +201,7 @@ class Prover:
             return f"its own constants show no error, and random ones cannot be folded: {error}"
         difference = Regions(GraphIndex(model), GraphIndex(refolded), exact)
         node = next((n for n in model.graph for v in n.outputs if v.name == site.site), None)
-        if node is None or difference.containing(node) is None:
+        if node is None or not difference.containing(node):
             return "its own constants show no error, and with random ones it was not folded"
         original, folded = Side(model), Side(refolded, exact)
         names = [value.name or "" for value in model.graph.outputs]
@@ -274,41 +274,43 @@ def prove_fold(
     acted = [site for site in sites if site.action != "kept"]
     located: dict[int, list[Site]] = defaultdict(list)
     reasons: dict[str, str] = {}
-    uncovered: list[str] = []
-    dead = 0
+    uncovered: set[str] = set()
+    proven: set[str] = set()
     for site in acted:
-        region, is_dead = prover.locate(site)
-        if region is not None:
+        regions, dead = prover.locate(site)
+        for region in regions:
             located[id(region)].append(site)
-        elif is_dead:
-            dead += 1
-        else:
+        if dead:
+            proven.add(site.site)
+        elif not regions:
             reasons[site.site] = "the models do not differ there"
     failed: list[dict[str, Any]] = []
-    proven = dead
+    wrong: set[str] = set()
     max_error = max_ratio = 0.0
     for number, region in enumerate(prover.regions.regions):
         proof = prover.prove(region, number)
         members = located.get(id(region), [])
         if not proof.settled:
-            for name in [site.site for site in members] or [region.name]:
-                reasons[name] = proof.reason or ""
-                if proof.uncovered:
-                    uncovered.append(name)
+            names = [site.site for site in members] or [region.name]
+            reasons.update(dict.fromkeys(names, proof.reason or ""))
+            uncovered.update(names if proof.uncovered else ())
+            wrong.update(names)
             continue
-        shown = []
         for site in members if proof.agreement.mismatch is None else ():
+            if site.site in proven:
+                continue
             reason = prover.exercised(proof, site, number)
             if reason is None:
-                shown.append(site)
+                proven.add(site.site)
             else:
-                reasons[site.site] = reason
+                reasons.setdefault(site.site, reason)
         max_error = max(max_error, proof.agreement.max_error)
         max_ratio = max(max_ratio, proof.agreement.max_ratio)
         if proof.agreement.mismatch is not None:
             failed.append(_failure(region, proof.agreement.mismatch, members))
-        else:
-            proven += len(shown)
+            wrong.update(site.site for site in members)
+    proven -= wrong
+    reasons = {name: reason for name, reason in reasons.items() if name not in proven}
     failed.extend(
         {
             "value": name,
@@ -323,10 +325,10 @@ def prove_fold(
     return {
         "regions": len(prover.regions.regions),
         "sites": len(acted),
-        "proven": proven,
+        "proven": sum(site.site in proven for site in acted),
         "unproven": list(reasons),
         "reasons": reasons,
-        "uncovered": uncovered,
+        "uncovered": [name for name in reasons if name in uncovered],
         "failed": failed,
         "max_error": _finite_or_none(max_error),
         "max_ratio_to_bound": _finite_or_none(max_ratio),

@@ -82,14 +82,14 @@ class Regions:
             if crossing <= whole:
                 break
             whole |= crossing
-        self._region_of: dict[ir.Node, Region] = {}
+        self._regions_of: dict[ir.Node, list[Region]] = {}
         self.missing_outputs = difference.missing_outputs
         self.dead: set[ir.Node] = set()
         self.regions = self._collect(difference, groups)
 
-    def containing(self, node: ir.Node) -> Region | None:
-        """The region that holds a node of the original, constant expressions included."""
-        return self._region_of.get(node)
+    def containing(self, node: ir.Node) -> list[Region]:
+        """The regions that hold a node of the original; one that makes a constant may be in several."""
+        return self._regions_of.get(node, [])
 
     def _group(self, difference: Difference) -> tuple[_Groups, set[Key]]:
         groups = _Groups([*difference.original, *difference.folded])
@@ -139,7 +139,7 @@ class Regions:
             regions.append(self._constant_region(key))
         for region in regions:
             for node in region.original:
-                self._region_of.setdefault(node, region)
+                self._regions_of.setdefault(node, []).append(region)
         return regions
 
     def _place(self, region: Region) -> int:
@@ -188,9 +188,9 @@ class Regions:
                 producers = (self.original.producer(key), self.folded.producer(key))
                 if None in producers:
                     continue
-                whole = self._region_of.get(producers[0]) if producers[0] is not None else None
-                a_nodes.update(whole.original if whole else filter(None, producers[:1]))
-                b_nodes.update(whole.folded if whole else filter(None, producers[1:]))
+                whole = self.containing(producers[0]) if producers[0] is not None else []
+                a_nodes.update(whole[0].original if whole else filter(None, producers[:1]))
+                b_nodes.update(whole[0].folded if whole else filter(None, producers[1:]))
                 grown = True
             if not grown:
                 break

@@ -325,3 +325,28 @@ def test_kept_sites_are_not_counted() -> None:
 def test_same_seed_gives_the_same_numbers() -> None:
     first, second = prove(ConvBatchNorm().pair()), prove(ConvBatchNorm().pair())
     assert first["max_error"] == second["max_error"]
+
+
+def test_constant_read_by_several_regions_is_exercised_where_its_value_counts() -> None:
+    """A standardised weight is read by a Conv and by a Shape; only the Conv shows an error in it."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4, 6, 6] x) => (float[1, 6, N, M] y, float[A, B, C, D] z) {{
+        {weight}
+        s = Shape(standard)
+        e = Expand(x, s0)
+        z = ConstantOfShape(s)
+        y = Conv(e, standard)
+    }}"""
+    case = ConvBatchNorm(kernel=1)
+    rows = "standard = LayerNormalization<axis = 1, epsilon = 1e-5>(w, ones)"
+    ones = np.ones((4, 1, 1), np.float32)
+    shape = {"s0": np.array([1, 4, 6, 6])}
+    original = model_of(text.format(weight=rows), {"w": case.weight, "ones": ones, **shape})
+    weight = case.weight.astype(float)
+    centred = weight - weight.mean((1, 2, 3), keepdims=True)
+    scale = np.sqrt((centred**2).mean((1, 2, 3), keepdims=True) + np.float64(np.float32(1e-5)))
+    exact = centred / scale
+    folded = model_of(text.format(weight=""), {"standard": exact.astype("f"), **shape})
+    site = Site("standard", "layernorm", "folded", nodes=("LayerNormalization",))
+    result = prove(Pair(original, folded, {"standard": lambda: exact}, [site]))
+    assert result["regions"] == 2 and result["proven"] == 1 and result["failed"] == []
