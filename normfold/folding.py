@@ -17,17 +17,19 @@ from normfold.options import FoldOptions
 from normfold.planning.branches import find_merge
 from normfold.planning.cost import Elements
 from normfold.planning.crossing import SwitchedOff
+from normfold.planning.dead_bias import find_dead_bias
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner, is_bias, is_kept
+from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
 from normfold.recognition.normalisations import kept_site, kind_of
 from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
 from normfold.refusal import Refused
 from normfold.reporting.report import Action, Site
-from normfold.rewriting.apply import apply_plan
+from normfold.rewriting.apply import apply_plan, drop_bias
 from normfold.rewriting.branches import apply_merge
 from normfold.rewriting.bypass import bypass_no_ops
 from normfold.rewriting.expressions import evaluate_expressions
@@ -91,6 +93,8 @@ class _Folder:
         self._options = options
         self._spared = unused(model)
         self._workspace = Workspace(model, freeze_initializers=options.freeze_initializers)
+        off = SwitchedOff()
+        self._table = {op: off if rule_of(op) in options.skip else entry for op, entry in TABLE.items()}
         self._records: list[SiteRecord] = []
         self.sites: list[Site] = []
         self.frozen = False
@@ -99,6 +103,7 @@ class _Folder:
         bypass_no_ops(self._workspace)
         virtuals = self._raise()
         self._plan(virtuals)
+        self._drop_dead_biases()
         self._lower()
         self._evaluate_expressions()
         self._finish()
@@ -137,9 +142,7 @@ class _Folder:
         )
 
     def _plan(self, virtuals: list[ir.Node]) -> None:
-        off = SwitchedOff()
-        table = {op: off if rule_of(op) in self._options.skip else entry for op, entry in TABLE.items()}
-        planner = Planner(self._workspace, table, self._options.keep)
+        planner = Planner(self._workspace, self._table, self._options.keep)
         waiting = virtuals
         for _ in range(_MOST_PASSES):
             waiting, moved = self._plan_once(planner, waiting)
@@ -192,6 +195,16 @@ class _Folder:
                 )
         return progress
 
+    def _drop_dead_biases(self) -> None:
+        for graph in self._workspace.model.graphs():
+            for node in graph:
+                way = find_dead_bias(node, self._workspace, self._table)
+                if way is None or any(is_kept(n, self._options.keep) for n in (node, *way.crossings)):
+                    continue
+                name = node.outputs[0].name or ""
+                drop_bias(node, way, self._workspace)
+                self.sites.append(Site(name, "bias", "folded", rule="dead-shift", nodes=(node.op_type,)))
+
     def _try(self, planner: Planner, site: ir.Node) -> Plan | None:
         content = virtual(site)
         if is_kept(site, self._options.keep):
@@ -215,15 +228,13 @@ class _Folder:
         stays = [d for d in plan.deposits if not is_bias(d.affine, d.value, self._workspace)]
         for record in virtual(site).records:
             record.into = [*absorbers, *takers]
-            record.rule = "+".join(
-                sorted({rule_of(n.op_type) for n in absorbers} or {"compose" if takers else "move"})
-            )
+            record.rule = "+".join(sorted({rule_of(n.op_type) for n in absorbers}) or [_rule_without(plan)])
             record.code = record.reason = None
             if stays or plan.route.rest is not None:
                 record.action = "moved"
                 record.elements = self._elements(site, plan)
             else:
-                record.action = "folded" if absorbers else "merged"
+                record.action = "merged" if takers and not absorbers else "folded"
 
     def _elements(self, site: ir.Node, plan: Plan) -> tuple[int, int] | None:
         before, after = Elements(), Elements()
@@ -279,7 +290,7 @@ class _Folder:
         return {
             v.name: constant.compute
             for v, constant in self._workspace.constants.exact.items()
-            if v.is_initializer() and v.name is not None
+            if v.is_initializer() and v.name is not None and constant.dtype in FLOAT_TYPES
         }
 
     def provenance(self) -> list[dict[str, Any]]:
@@ -288,6 +299,13 @@ class _Folder:
             for r in self._records
             if r.action != "kept"
         ]
+
+
+def _rule_without(plan: Plan) -> str:
+    """The rule of a plan that edits no constant."""
+    if any(walk.composed for walk in plan.walks):
+        return "compose"
+    return "move" if plan.deposits or plan.route.rest is not None else "dead-shift"
 
 
 def rule_of(op_type: str) -> str:

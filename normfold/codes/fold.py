@@ -169,8 +169,8 @@ FOLD_CODES: tuple[Code, ...] = (
     Code(
         "NF124",
         "quantised weight",
-        "The weight comes through DequantizeLinear.",
-        "Folding into it would undo the quantisation.",
+        "The weight comes through DequantizeLinear, and its scale cannot take the affine exactly.",
+        "Only a factor on the quantised axis fits into the scale; folding into the weight would undo the quantisation.",
         "Fold before quantising.",
     ),
     Code(

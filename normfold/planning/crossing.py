@@ -175,6 +175,12 @@ class NodeView:
     def has_attribute(self, name: str) -> bool:
         return name in self.node.attributes
 
+    def producer(self, slot: int) -> NodeView | None:
+        """The node that computes an operand."""
+        value = self.value(slot)
+        node = None if value is None else value.producer()
+        return None if node is None else NodeView(node, self._workspace)
+
     def is_used(self, index: int) -> bool:
         """Whether an output is read by anything."""
         value = self.node.outputs[index]

@@ -209,7 +209,7 @@ def _agreed(value: ir.Value, asks: dict[Use, Affine]) -> Affine:
     if value.is_graph_output():
         raise Refused("NF105", f"{value.name!r} is a graph output")
     for reader in value.uses():
-        if (reader.node, reader.idx) not in asks:
+        if (reader.node, reader.idx) not in asks and not _reads_shape_only(reader.node, reader.idx):
             if reader.node.graph is not value.graph:
                 raise Refused("NF104", f"{value.name!r} is read inside a subgraph")
             raise Refused("NF103", f"{value.name!r} is also read by {_shown(reader.node)}")
@@ -217,6 +217,13 @@ def _agreed(value: ir.Value, asks: dict[Use, Affine]) -> Affine:
     if not all(first.same_as(other) for other in others):
         raise Refused("NF119", f"the readers of {value.name!r} ask for different affines")
     return first
+
+
+def _reads_shape_only(node: ir.Node, slot: int) -> bool:
+    """Whether a reader sees the shape or the type of its operand only, which no affine changes."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    return node.op_type in ("Shape", "Size") or (node.op_type == "CastLike" and slot == 1)
 
 
 def _shown(node: ir.Node) -> str:

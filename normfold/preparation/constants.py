@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.evaluation import NotCovered, evaluate_node
+from normfold.preparation.shapes import Dims
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
@@ -105,6 +106,7 @@ class Constants:
         overridable: values that a caller of the model may replace, so never constant.
         opsets: operator set versions by domain.
         dtype_of: the element type of a value, where known.
+        dims_of: its dimensions, where known: the Shape of a value with static dimensions is a constant.
     """
 
     def __init__(
@@ -112,10 +114,12 @@ class Constants:
         overridable: frozenset[ir.Value],
         opsets: dict[str, int],
         dtype_of: Callable[[ir.Value], ir.DataType | None],
+        dims_of: Callable[[ir.Value], Dims | None],
     ) -> None:
         self._overridable = overridable
         self._opsets = opsets
         self._types = dtype_of
+        self._dims = dims_of
         self._exact: dict[ir.Value, Constant64] = {}
         self._known: dict[ir.Value, bool] = {}
         self._cache: dict[tuple[ir.Value, bool], np.ndarray[Any, Any]] = {}
@@ -170,8 +174,22 @@ class Constants:
 
     def _is_leaf(self, value: ir.Value) -> bool:
         return value not in self._overridable and (
-            value in self._exact or (value.is_initializer() and value.const_value is not None)
+            value in self._exact
+            or (value.is_initializer() and value.const_value is not None)
+            or self._static_shape(value) is not None
         )
+
+    def _static_shape(self, value: ir.Value) -> np.ndarray[Any, Any] | None:
+        """What Shape says of a value whose dimensions are all static."""
+        node = value.producer()
+        if node is None or node.op_type != "Shape" or node.domain not in ("", "ai.onnx"):
+            return None
+        source = node.inputs[0]
+        dims = None if source is None else self._dims(source)
+        if dims is None or not all(isinstance(dim, int) for dim in dims):
+            return None
+        end = node.attributes.get_int("end", len(dims))
+        return np.array(dims[node.attributes.get_int("start", 0) : end], dtype=np.int64)
 
     def array(self, value: ir.Value | None, *, native: bool = False) -> np.ndarray[Any, Any] | None:
         """The value of a constant: float64 for floating types, the model's own type otherwise.
@@ -257,6 +275,9 @@ class Constants:
         exact = self._exact.get(value)
         if exact is not None:
             return exact.rounded() if native else exact.compute()
+        shape = self._static_shape(value)
+        if shape is not None:
+            return shape
         tensor = value.const_value
         assert tensor is not None
         array = tensor.numpy()

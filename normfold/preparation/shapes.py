@@ -41,9 +41,13 @@ class Shapes:
         self._dims: dict[ir.Value, Dims | None] = {}
         self._types: dict[ir.Value, ir.DataType | None] = {}
         inferred = _inferred(model)
-        for own, other in zip(_values(model), _values(inferred), strict=True):
-            self._dims[own] = _dims(other.shape)
-            self._types[own] = other.dtype
+        for own, other in zip(_computed(model), _computed(inferred), strict=True):
+            self.set(own, _dims(other.shape), other.dtype)
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is not None:
+                    self.set(value, tuple(tensor.shape.numpy()), tensor.dtype)
 
     def dims(self, value: ir.Value) -> Dims | None:
         """Dimensions, ``None`` where not even the rank is known."""
@@ -101,10 +105,10 @@ def _state_rank(node: ir.Node) -> bool:
     return True
 
 
-def _values(model: ir.Model) -> Iterator[ir.Value]:
+def _computed(model: ir.Model) -> Iterator[ir.Value]:
+    """Inputs and results in order. Not initializers: shape inference changes their order."""
     for graph in model.graphs():
         yield from graph.inputs
-        yield from graph.initializers.values()
         for node in graph:
             yield from node.outputs
 

@@ -19,7 +19,7 @@ class Workspace:
         self.opsets = dict(model.opset_imports)
         self.shapes = Shapes(model)
         self.overridable = _overridable(model, freeze_initializers)
-        self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype)
+        self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype, self.shapes.dims)
         self._position: dict[ir.Node, float] = {}
         for graph in model.graphs():
             for index, node in enumerate(graph):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.planning.crossing import Crossing
-from normfold.planning.plan import Deposit, Plan, Use
+from normfold.planning.plan import Deposit, Plan, Use, Walk
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import VirtualAffine, make_virtual, virtual
 from normfold.rewriting.initializers import set_constant
+
+_STEM = "normfold.stem"
+_BIAS_SLOT = 2
 
 
 def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
@@ -24,7 +27,7 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
             changed.append(node)
     old_names = {value: value.name for walk in plan.walks for value in walk.renamed}
     for value in old_names:
-        value.name = workspace.fresh_name(f"{value.name}_folded")
+        value.name = _changed_name(value, workspace)
     x, y = plan.site.inputs[0], plan.site.outputs[0]
     assert x is not None
     meaning_of_y = x
@@ -46,8 +49,21 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
         content.affine, content.touched = plan.route.rest, True
         changed.append(plan.site)
         if plan.route.ahead is not None:
-            y.name = workspace.fresh_name(f"{y.name}_folded")
+            y.name = _changed_name(y, workspace)
     return changed
+
+
+def drop_bias(node: ir.Node, way: Walk, workspace: Workspace) -> None:
+    """Take the bias off a Conv, ConvTranspose or Gemm; the values on its way change their meaning."""
+    node.resize_inputs(_BIAS_SLOT)
+    for value in (node.outputs[0], *way.renamed):
+        value.name = _changed_name(value, workspace)
+
+
+def _changed_name(value: ir.Value, workspace: Workspace) -> str:
+    """A name for a value whose meaning changes, perhaps not for the first time."""
+    stem = value.meta.setdefault(_STEM, value.name)
+    return workspace.fresh_name(f"{stem}_folded")
 
 
 def _edit(node: ir.Node, crossing: Crossing, workspace: Workspace) -> None:

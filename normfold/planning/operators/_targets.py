@@ -69,11 +69,10 @@ def is_read(size: Size) -> bool:
 
 def producer(node: NodeView, slot: int) -> NodeView | None:
     """The standard operator whose only output an operand is."""
-    value = node.value(slot)
-    maker = None if value is None else value.producer()
-    if maker is None or len(maker.outputs) != 1 or maker.domain not in ("", "ai.onnx"):
+    maker = node.producer(slot)
+    if maker is None or len(maker.node.outputs) != 1 or maker.node.domain not in ("", "ai.onnx"):
         return None
-    return NodeView(maker, node._workspace)
+    return maker
 
 
 def bounds(node: NodeView, index: int, name: str) -> list[int] | None:

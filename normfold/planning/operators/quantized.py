@@ -83,11 +83,11 @@ class Request:
 
     def _check_dequantised(self, slot: int, affine: Affine) -> None:
         value = self.node.value(slot)
-        producer = None if value is None else value.producer()
+        producer = self.node.producer(slot)
         assert value is not None and producer is not None
         if len(value.uses()) != 1 or value.is_graph_output():
             raise Refused("NF103", f"the dequantised {value.name!r} is also read elsewhere")
-        DequantizeLinear().backward(NodeView(producer, self.node._workspace), {0: affine})
+        DequantizeLinear().backward(producer, {0: affine})
 
     @property
     def dtype(self) -> ir.DataType:

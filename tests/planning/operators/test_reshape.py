@@ -322,7 +322,6 @@ def test_batchnorm_in_front_of_flatten_goes_into_the_gemm(harness: Any, batch: A
     harness.fold(text, constants).gone()
 
 
-@pytest.mark.xfail(reason="the walk backward takes Shape, which reads no element, for another reader (NF103)")
 @pytest.mark.parametrize("batch", [2, "N"])
 def test_target_computed_from_the_reshaped_value_itself(harness: Any, batch: Any) -> None:
     """Shape reads no element, so it does not bar the way of an affine to the producer."""
