@@ -114,7 +114,7 @@ class _Folder:
             for found in list(find_chains(graph, self._workspace)):
                 if isinstance(found, Unreadable):
                     self._keep_unreadable(found)
-                else:
+                elif found.y.uses() or found.y.is_graph_output():
                     virtuals.append(self._raise_chain(found))
             for node in graph:
                 kind = kind_of(node.domain, node.op_type)

@@ -114,7 +114,7 @@ def walk_backward(
             if target is value and not crossing.edits_node and not requests:
                 raise Refused("NF118", f"{node.op_type} {view.name!r} has no bias to take the shift")
             walk.deposits.append(Deposit(target, tuple(asked[target]), left))
-        walk.renamed.extend(outputs)
+        walk.renamed.extend(v for v in node.outputs if v in outputs or _is_dead(v))
         for target, slot, asks in requests:
             request(target, (node, slot), asks)
     return walk
@@ -238,6 +238,11 @@ def _compose(inner: Affine, outer: Affine) -> Affine:
     if composed.outgrows(inner, outer):
         raise Refused("NF122", "together with its neighbour it would be an outer product of constants")
     return composed
+
+
+def _is_dead(value: ir.Value) -> bool:
+    """An output that nothing reads: it changes with its siblings, whatever was asked of it."""
+    return bool(value.name) and not value.uses() and not value.is_graph_output()
 
 
 def _index(value: ir.Value) -> int:
