@@ -90,6 +90,22 @@ def test_a_value_that_loses_its_scale_is_renamed(check: Any) -> None:
     assert {"t", "y"} <= values(outcome.proto)
 
 
+def test_an_unread_sibling_is_renamed_with_what_it_comes_from(check: Any) -> None:
+    """Half of a Split is read and takes the affine from behind; the other half means something else, too."""
+    model = check.model(
+        """g (float[N, 3, H, W] x) => (float[N, 4, H2, W2] y) {
+            c = Conv (x, w)
+            p, q = Split <axis = 3, num_outputs = 2> (c)
+            n = Mul (p, k)
+            y = Sigmoid (n)
+        }""",
+        check.weights(w=(4, 3, 1, 1), k=(4, 1, 1)),
+        opset=18,
+    )
+    outcome = check(model, feeds={"x": check.weights(x=(2, 3, 4, 4))["x"]}).gone("Conv", "Split", "Sigmoid")
+    assert "q" not in values(outcome.proto)
+
+
 def test_the_annotations_of_the_survivor_are_those_of_the_affine(check: Any) -> None:
     model = onnx.shape_inference.infer_shapes(conv_bn(check))
     for info in model.graph.value_info:

@@ -109,6 +109,7 @@ class TestDead:
         assert sorted(check(model).ops) == ["Conv", "Identity", "Sigmoid"]
 
     def test_a_dead_affine_stays(self, check: Any) -> None:
+        """Nobody reads it: what would absorb it could only become dead with it."""
         model = check.model(
             """g (float[N, 4, H, W] x) => (float[N, 4, H, W] y) {
                 c = Conv (x, w)
@@ -119,7 +120,9 @@ class TestDead:
             }""",
             check.weights(w=(4, 4, 1, 1), k=(4, 1, 1)) | check.batchnorm(4),
         )
-        check(model)
+        outcome = check(model)
+        assert sorted(outcome.ops) == ["BatchNormalization", "Conv", "Conv", "Mul"]
+        assert set(outcome.sites) == {"y"}
 
     def test_unused_initializers_of_the_user_stay(self, check: Any) -> None:
         model = check.model(
