@@ -21,6 +21,8 @@ from normfold.planning.operators.conv import resolved_pads
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import is_virtual, virtual
 
+# Before, Pad has its amounts as an attribute.
+_PADS_AS_INPUT = 11
 _SUMS = frozenset({"Add", "Sub", "Sum"})
 
 
@@ -175,14 +177,40 @@ def _readings(term: Term, workspace: Workspace) -> list[tuple[ir.Value, Branch]]
         if node is not None:
             branch = _linear(node, workspace)
             if branch is not None and node.inputs[0] is not None:
-                readings.append(
-                    (node.inputs[0], branch if outer is None else _wrapped(branch, outer, outer_nodes))
-                )
+                x, branch = _with_pad(node.inputs[0], branch, workspace)
+                readings.append((x, branch if outer is None else _wrapped(branch, outer, outer_nodes)))
     return [
         (x, branch.scaled(np.full(branch.bias.shape, term.sign), np.zeros(1)))
         for x, branch in readings
         if np.isfinite(branch.kernel).all()
     ]
+
+
+def _with_pad(x: ir.Value, branch: Branch, workspace: Workspace) -> tuple[ir.Value, Branch]:
+    """A Pad with zeros in front of the branch becomes its own padding."""
+    pad = x.producer()
+    if pad is None or pad.op_type != "Pad" or not _is_private(x) or workspace.opset < _PADS_AS_INPUT:
+        return x, branch
+    view = NodeView(pad, workspace)
+    amounts, fill, source = view.integers(1), view.array(2) if view.has(2) else np.zeros(1), view.value(0)
+    if amounts is None or fill is None or source is None or view.has(3) or fill.any():
+        return x, branch
+    rank = len(amounts) // 2
+    before, after = amounts[:rank], amounts[rank:]
+    if (
+        view.string_attribute("mode", "constant") != "constant"
+        or rank != branch.kernel.ndim
+        or any((*before[:2], *after[:2]))
+        or min(amounts) < 0
+    ):
+        return x, branch
+    return source, replace(
+        branch,
+        nodes=(pad, *branch.nodes),
+        begin=tuple(own + more for own, more in zip(branch.begin, before[2:], strict=True)),
+        end=tuple(own + more for own, more in zip(branch.end, after[2:], strict=True)),
+        multiplies=branch.multiplies + 1,
+    )
 
 
 def _wrapped(branch: Branch, affine: Affine, nodes: tuple[ir.Node, ...]) -> Branch:

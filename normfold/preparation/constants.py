@@ -133,6 +133,10 @@ class Constants:
         """Record the float64 recipe behind a new initializer."""
         self._exact[value] = constant
 
+    def forget(self) -> None:
+        """Decide anew what is constant: more has become known of the model."""
+        self._known.clear()
+
     @property
     def exact(self) -> dict[ir.Value, Constant64]:
         return self._exact

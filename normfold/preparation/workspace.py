@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.preparation.constants import FLOAT_TYPES, Constants
-from normfold.preparation.shapes import Dims, Shapes
+from normfold.preparation.inference import infer_shapes
+from normfold.preparation.shapes import Dims
 
 
 class Workspace:
@@ -17,8 +18,8 @@ class Workspace:
     def __init__(self, model: ir.Model, *, freeze_initializers: bool = False) -> None:
         self.model = model
         self.opsets = dict(model.opset_imports)
-        self.shapes = Shapes(model)
         self.overridable = _overridable(model, freeze_initializers)
+        self.shapes = infer_shapes(model, self.overridable, self.opsets)
         self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype, self.shapes.dims)
         self._position: dict[ir.Node, float] = {}
         for graph in model.graphs():

@@ -31,7 +31,7 @@ from normfold.verification.graph_index import GraphIndex, is_random
 from normfold.verification.inputs import FAMILIES
 from normfold.verification.options import VerifyOptions
 from normfold.verification.regions import Region, Regions, extract
-from normfold.verification.sensitivity import change_at, notices, planted, randomised
+from normfold.verification.sensitivity import change_at, notices, planted, randomised, replaced
 
 Refold = Callable[[ir.Model], tuple[ir.Model, Mapping[str, Callable[[], np.ndarray]]]]
 Observe = Callable[[int], Observation | None]
@@ -217,8 +217,13 @@ class Prover:
                 f"{agreement.mismatch.detail}, with random constants",
             )
             return None
-        with planted(original, change_at(model, site), rng) as runner:
+        change = change_at(model, site)
+        with planted(original, change, rng) as runner:
             if kept and notices(runner, kept):
+                return None
+        with replaced(original, change, rng) as runner:
+            if kept and not notices(runner, kept):
+                # Dead: with everything around it random, no value of the site's constants matters.
                 return None
         return "neither its own constants nor random ones show an error planted there"
 

@@ -41,6 +41,8 @@ LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 Use = tuple[ir.Node, int]
 """One use of a constant: the node and the input slot."""
 
+Alteration = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
 
 @dataclass
 class Change:
@@ -50,11 +52,13 @@ class Change:
         epsilons: nodes whose ``epsilon`` attribute grows a hundredfold.
         added: uses of constants that are an epsilon in a hand-written normalisation, which grow likewise.
         constants: uses of other constants, whose elements change by up to one part in a million.
+        every: uses of all constants of the site.
     """
 
     epsilons: list[ir.Node] = field(default_factory=list)
     added: list[Use] = field(default_factory=list)
     constants: list[Use] = field(default_factory=list)
+    every: list[Use] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.epsilons or self.added or self.constants)
@@ -71,7 +75,7 @@ def change_at(model: ir.Model, site: Site) -> Change:
         Epsilons where the site has any, otherwise its constants; empty where it has neither.
     """
     nodes, uses = _extent(model, site)
-    change = Change()
+    change = Change(every=uses)
     change.epsilons = [node for node in nodes if node.op_type in EPSILON_OPERATORS]
     change.added = [use for use in uses if _is_epsilon(use)]
     if not change.epsilons and not change.added:
@@ -138,15 +142,36 @@ def _is_epsilon(use: Use) -> bool:
 @contextmanager
 def planted(side: Side, change: Change, rng: np.random.Generator) -> Iterator[Runner]:
     """The side with the change planted, ready to run; the model is as before afterwards."""
-    graph = side.model.graph
     epsilons = {node: node.attributes.get("epsilon") for node in change.epsilons}
-    replaced: list[tuple[ir.Node, int, ir.Value]] = []
-    overrides: dict[str, Callable[[], np.ndarray]] = {}
     try:
         for node, attribute in epsilons.items():
             value = attribute.as_float() if attribute is not None else DEFAULT_EPSILON
             node.attributes["epsilon"] = ir.AttrFloat32("epsilon", value * EPSILON_FACTOR or 1e-3)
-        for uses, alter in ((change.added, _hundredfold), (change.constants, _nearby)):
+        with _altered(side, ((change.added, _hundredfold), (change.constants, _nearby)), rng) as runner:
+            yield runner
+    finally:
+        for node, attribute in epsilons.items():
+            del node.attributes["epsilon"]
+            if attribute is not None:
+                node.attributes["epsilon"] = attribute
+
+
+@contextmanager
+def replaced(side: Side, change: Change, rng: np.random.Generator) -> Iterator[Runner]:
+    """The side with other constants at the site, of any size; the model is as before afterwards."""
+    with _altered(side, ((change.every, _other),), rng) as runner:
+        yield runner
+
+
+@contextmanager
+def _altered(
+    side: Side, alterations: Sequence[tuple[Sequence[Use], Alteration]], rng: np.random.Generator
+) -> Iterator[Runner]:
+    graph = side.model.graph
+    replaced: list[tuple[ir.Node, int, ir.Value]] = []
+    overrides: dict[str, Callable[[], np.ndarray]] = {}
+    try:
+        for uses, alter in alterations:
             for node, slot in uses:
                 old = node.inputs[slot]
                 assert old is not None and old.const_value is not None
@@ -158,10 +183,6 @@ def planted(side: Side, change: Change, rng: np.random.Generator) -> Iterator[Ru
                 overrides[new.name or ""] = partial(np.asarray, content)
         yield side.runner(overrides)
     finally:
-        for node, attribute in epsilons.items():
-            del node.attributes["epsilon"]
-            if attribute is not None:
-                node.attributes["epsilon"] = attribute
         for node, slot, old in replaced:
             new_value = node.inputs[slot]
             node.replace_input_with(slot, old)
@@ -177,6 +198,10 @@ def _nearby(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     signs = np.where(rng.random(array.shape) < 0.5, -1.0, 1.0)
     relative = signs * rng.uniform(0.5, 1.0, array.shape) * RELATIVE_CHANGE
     return np.where(array == 0.0, relative, array * (1.0 + relative))
+
+
+def _other(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(0.5, 1.5, array.shape)
 
 
 def notices(runner: Runner, references: Sequence[Reference]) -> bool:
