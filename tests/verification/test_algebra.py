@@ -350,3 +350,14 @@ def test_constant_read_by_several_regions_is_exercised_where_its_value_counts() 
     site = Site("standard", "layernorm", "folded", nodes=("LayerNormalization",))
     result = prove(Pair(original, folded, {"standard": lambda: exact}, [site]))
     assert result["regions"] == 2 and result["proven"] == 1 and result["failed"] == []
+
+
+def test_dead_shift_is_proven_although_no_error_in_it_can_show() -> None:
+    """A shift along Softmax's axis; no value of it matters, whatever the weights around it."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 5] x) => (float[2, 5] y) {{ {body} }}"""
+    original = model_of(text.format(body="a = Add(x, shift) y = Softmax(a)"), {"shift": np.float32(3)})
+    folded = model_of(text.format(body="y = Softmax(x)"), {})
+    pair = Pair(original, folded, {}, [Site("a", "affine", "folded", nodes=("Add",))])
+    assert prove(pair, lambda model: (folded, {}))["proven"] == 1
+    assert prove(pair)["unproven"] == ["a"]
