@@ -101,8 +101,10 @@ class _Folder:
 
     def run(self) -> None:
         bypass_no_ops(self._workspace)
-        virtuals = self._raise()
-        self._plan(virtuals)
+        # What overflows is refused with a reason of its own; numpy's warning would name a line of this package.
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            virtuals = self._raise()
+            self._plan(virtuals)
         self._drop_dead_biases()
         self._lower()
         self._evaluate_expressions()
