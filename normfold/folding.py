@@ -83,7 +83,7 @@ def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
 
 
 def refold(model: ir.Model) -> tuple[ir.Model, Mapping[str, Callable[[], Array64]]]:
-    """The folded model and its exact constants: what the proof asks for when it tries a region with other weights."""
+    """The folded model and its exact constants, for a proof that tries a region with other weights."""
     folded = fold_model(model)
     return folded.model, folded.exact
 
@@ -101,7 +101,7 @@ class _Folder:
 
     def run(self) -> None:
         bypass_no_ops(self._workspace)
-        # What overflows is refused with a reason of its own; numpy's warning would name a line of this package.
+        # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             virtuals = self._raise()
             self._plan(virtuals)
