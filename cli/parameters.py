@@ -157,6 +157,12 @@ verification_options = _stack(
         click.option(
             "--atol", type=float, help="Also bound the absolute difference of every output element."
         ),
+        click.option(
+            "--save-failure",
+            type=click.Path(path_type=str, file_okay=False),
+            metavar="DIR",
+            help="Where the models differ, save the smallest pair that shows it to DIR, with its inputs.",
+        ),
     ]
 )
 """How a proof is made."""

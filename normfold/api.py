@@ -36,6 +36,7 @@ class VerifyArguments(TypedDict, total=False):
         rtol: largest accepted relative difference, on top of the rounding bound.
         atol: largest accepted absolute difference, on top of the rounding bound.
         budget_seconds: time that float64 references may take.
+        save_failure: folder that takes the smallest pair of models that shows a difference, and its inputs.
     """
 
     data: str | os.PathLike[str] | Mapping[str, Any] | None
@@ -48,6 +49,7 @@ class VerifyArguments(TypedDict, total=False):
     rtol: float | None
     atol: float | None
     budget_seconds: float
+    save_failure: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)

@@ -117,4 +117,11 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "How a runtime treats the folded model is not known.",
         "Install normfold[cpu] or normfold[cuda].",
     ),
+    Code(
+        "NF217",
+        "where the models part",
+        "The first value that differs between the models, although all that it is computed from agrees.",
+        "An error there reaches the outputs; what lies behind it only passes it on.",
+        "Look at the named nodes; --save-failure DIR saves them with inputs that show the difference.",
+    ),
 )

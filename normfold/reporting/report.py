@@ -41,6 +41,76 @@ class Site:
 
 
 @dataclass(frozen=True)
+class GraphNode:
+    """One node in the picture of a site's surroundings.
+
+    Attributes:
+        value: name of its first output, which identifies it.
+        operator: its type.
+        inputs: values of other nodes of the picture that it reads.
+        constants: shape of each constant that it reads, its axes joined by ``×``; empty for a scalar.
+        role: ``site`` belongs to the normalisation or affine, ``target`` took it, ``changed`` is new or goes,
+            ``context`` stands around them and stays, ``input`` is a graph input.
+    """
+
+    value: str
+    operator: str
+    inputs: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+    role: Literal["site", "target", "changed", "context", "input"] = "context"
+
+
+@dataclass(frozen=True)
+class SiteGraph:
+    """The surroundings of one site before and after; nodes in graph order.
+
+    Attributes:
+        site: name of the site, as in ``Site``.
+        before: nodes of the original.
+        after: what they became; empty where nothing changed.
+    """
+
+    site: str
+    before: tuple[GraphNode, ...]
+    after: tuple[GraphNode, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Two models timed against each other on one provider with one batch size.
+
+    Attributes:
+        provider: short name of the execution provider.
+        batch: samples per run; ``None`` where the inputs have no batch axis.
+        shapes: shape of each input.
+        a: median seconds of one run of the first model.
+        b: the same of the second.
+        spread_a: interquartile range of the first model's times, relative to their median.
+        spread_b: the same of the second.
+        speedup: median over the rounds of a round's time of A divided by its time of B; above 1, B is faster.
+        interval: 95 % bootstrap interval of ``speedup``.
+        rounds: how often the two models took turns.
+        runs_per_round: runs of each model in one round.
+        threads: intra-op threads; 0 leaves the choice to onnxruntime.
+        io_binding: whether inputs and outputs stayed on the device.
+    """
+
+    provider: str
+    batch: int | None
+    shapes: dict[str, list[int]]
+    a: float
+    b: float
+    spread_a: float
+    spread_b: float
+    speedup: float
+    interval: tuple[float, float]
+    rounds: int
+    runs_per_round: int
+    threads: int
+    io_binding: bool
+
+
+@dataclass(frozen=True)
 class Finding:
     """One remark about a model (NF3xx and warnings of other families)."""
 
@@ -61,6 +131,8 @@ class Verification:
         providers: per execution provider and optimisation level: status and errors.
         inputs: seed, families, shapes: enough to draw them again.
         messages: one sentence for each reason behind a verdict that is not ``pass``.
+        located: the first value where the models part, with the nodes around it; empty where they do not, or
+            where it was not found.
     """
 
     verdict: Verdict | None = None
@@ -69,6 +141,7 @@ class Verification:
     providers: list[dict[str, Any]] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    located: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,7 +149,7 @@ class Report:
     """The envelope that every command fills. ``to_dict`` is what ``--format json`` prints.
 
     Attributes:
-        command: ``fold``, ``inspect``, ``verify``, ``explain``.
+        command: ``fold``, ``inspect``, ``verify``, ``bench``, ``explain``.
         tool: versions of normfold and of what it ran on.
         exit: the exit code: 0 fine, 1 findings or mismatch, 2 unusable input or output, 3 inconclusive,
             4 internal error.
@@ -87,6 +160,8 @@ class Report:
         verification: the proof.
         timing: seconds by phase.
         summary: counts.
+        graphs: the surroundings of sites, before and after.
+        measurements: how fast two models ran.
         runs: one report for each model of a batch; empty otherwise.
     """
 
@@ -100,12 +175,16 @@ class Report:
     verification: Verification = field(default_factory=Verification)
     timing: dict[str, float] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    graphs: list[SiteGraph] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     runs: list[Report] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the envelope; ``runs`` is there for a batch only."""
+        """Returns the envelope; ``graphs``, ``measurements`` and ``runs`` are there only where not empty."""
         body: dict[str, Any] = dataclasses.asdict(dataclasses.replace(self, runs=[]))
-        del body["runs"]
+        for name in ("graphs", "measurements", "runs"):
+            if not body[name]:
+                del body[name]
         if self.runs:
             body["runs"] = [run.to_dict() for run in self.runs]
         return {"schema": SCHEMA_VERSION, **body}

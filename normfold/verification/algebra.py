@@ -53,6 +53,7 @@ class Proof:
         uncovered: the evaluator, not the inputs, is the reason.
         origin: where the shapes came from that settled it.
         original: the original's side.
+        folded: the folded side.
         references: the inputs on which the sides were compared.
         drafts: the shapes of those inputs.
     """
@@ -63,6 +64,7 @@ class Proof:
     uncovered: bool = False
     origin: str = ""
     original: Side | None = None
+    folded: Side | None = None
     references: list[Reference] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
 
@@ -137,7 +139,7 @@ class Prover:
         held = [name for name in folded_model.graph.initializers if name in self._exact]
         folded = Side(folded_model, {name: self._exact[name] for name in held})
         runners = original.runner(), folded.runner()
-        proof.original = original
+        proof.original, proof.folded = original, folded
         names = [name for _, name in region.outputs]
         for drafts in self._boundaries.drafts(region.inputs, region.original):
             rng = np.random.default_rng((self._seed, number))
@@ -252,6 +254,7 @@ def prove_fold(
     options: VerifyOptions,
     *,
     observe: Observe | None = None,
+    on_failure: Callable[[Proof], None] | None = None,
 ) -> dict[str, Any]:
     """Proves in float64, region by region, that a fold changed nothing.
 
@@ -269,6 +272,7 @@ def prove_fold(
         options: seed, and whether to be thorough.
         observe: runs the original and returns its values' shapes; called only where inference cannot tell
             them.
+        on_failure: is given every region whose sides differ.
 
     Returns:
         ``regions``, ``sites`` and ``proven`` (counts), ``unproven`` and ``failed`` (names and mismatches),
@@ -314,6 +318,8 @@ def prove_fold(
         if proof.agreement.mismatch is not None:
             failed.append(_failure(region, proof.agreement.mismatch, members))
             wrong.update(site.site for site in members)
+            if on_failure is not None:
+                on_failure(proof)
     proven -= wrong
     reasons = {name: reason for name, reason in reasons.items() if name not in proven}
     failed.extend(

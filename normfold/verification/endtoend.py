@@ -13,13 +13,17 @@ from normfold.reporting.report import Verification
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
 from normfold.verification.decisions import Cut, cut_model, find_cut, tapped
+from normfold.verification.failure import parts_at, save_failure
 from normfold.verification.graph_index import GraphIndex, is_random
-from normfold.verification.headtohead import HeadToHead
+from normfold.verification.headtohead import HeadToHead, Remark
 from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger
+from normfold.verification.locate import Location, described, locate, sentence
+from normfold.verification.matching import Twins
 from normfold.verification.options import VerifyOptions
+from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
 from normfold.verification.providers import run_model
-from normfold.verification.reference import observe
+from normfold.verification.reference import OverBudget, observe
 from normfold.verification.runtime import (
     CPU,
     Runtime,
@@ -72,8 +76,8 @@ class EndToEnd:
         Raises:
             InputError: data or sizes that the caller gave do not fit the original.
         """
-        for sentence in signature_differences(self._original, self._folded):
-            self._ledger.add("fail", "NF207", sentence)
+        for difference in signature_differences(self._original, self._folded):
+            self._ledger.add("fail", "NF207", difference)
         if any(is_random(node) for graph in self._original.graphs() for node in graph):
             self._ledger.add("inconclusive", "NF213", "the original holds a random operator")
             return False
@@ -140,9 +144,72 @@ class EndToEnd:
         for entry in self._report.rounding:
             if entry["output"] in settled and entry["status"] != "pass":
                 entry["status"] = "settled"
-        for remark in comparison.remarks:
-            if remark.output not in settled:
-                self._ledger.add(remark.weight, remark.code, remark.sentence)
+        remarks = [remark for remark in comparison.remarks if remark.output not in settled]
+        for remark in remarks:
+            self._ledger.add(remark.weight, remark.code, remark.sentence)
+        wrong = next((remark for remark in remarks if remark.code in ("NF203", "NF215")), None)
+        if wrong is not None and not self._report.located:
+            self._locate(wrong)
+
+    def _locate(self, wrong: Remark) -> None:
+        """Finds the first difference behind an output that fails, reports it, and saves it where asked to."""
+        models = self._original, self._folded
+        probe: RuntimeProbe | EvaluatorProbe | None = None
+
+        def open_probe(pairs: Twins) -> RuntimeProbe | EvaluatorProbe:
+            nonlocal probe
+            batches, output, seed = self._selection.batches, wrong.output, self._options.seed
+            if self._runtime is not None and wrong.provider is not None:
+                probe = RuntimeProbe(
+                    models,
+                    pairs,
+                    batches,
+                    output,
+                    self._runtime,
+                    wrong.provider,
+                    optimize=wrong.optimize,
+                    seed=seed,
+                )
+            else:
+                probe = EvaluatorProbe(models, batches, output, self._options)
+            return probe
+
+        try:
+            location = locate(*models, wrong.output, open_probe)
+            if location is None:
+                self._ledger.add(
+                    "warning",
+                    "NF217",
+                    f"output '{wrong.output}' agrees as soon as values inside are read, which keeps the "
+                    "runtime from fusing nodes: the difference arises there",
+                )
+                return
+            assert probe is not None
+            self._report.located = described(location)
+            if self._options.save_failure is not None:
+                self._save(location, probe)
+            self._ledger.add("warning", "NF217", sentence(self._report.located))
+        except (RuntimeRefused, RuntimeCrashed, NotCovered, OverBudget) as error:
+            self._ledger.add("warning", "NF217", f"the first difference was not located: {error}")
+
+    def _save(self, location: Location, probe: RuntimeProbe | EvaluatorProbe) -> None:
+        assert self._options.save_failure is not None
+        names = [left.name or "" for left, _ in location.boundary]
+        inputs = dict(probe.batch)
+        inputs |= {
+            value.name or "": value.const_value.numpy()
+            for value in self._original.graph.inputs
+            if value.const_value is not None
+        }
+        computed = [name for name in names if name not in inputs]
+        if computed:
+            inputs |= probe(
+                computed, [right.name or "" for left, right in location.boundary if left.name in computed]
+            )[0]
+        folder = Path(self._options.save_failure)
+        read = {name: inputs[name] for name in names}
+        save_failure(folder, *parts_at(location), read, sentence(self._report.located))
+        self._report.located["saved"] = str(folder)
 
     def _settled_in_front(self, outputs: Collection[str]) -> bool:
         """Whether outputs agree in front of what decides or saturates, and behind equal decisions."""

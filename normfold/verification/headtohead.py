@@ -31,12 +31,23 @@ EVALUATOR = "evaluator"
 
 @dataclass(frozen=True)
 class Remark:
-    """What speaks against one output."""
+    """What speaks against one output.
+
+    Attributes:
+        output: its name.
+        weight: how much it counts.
+        code: reason code.
+        sentence: one sentence.
+        provider: where it was seen; ``None`` for the evaluator.
+        optimize: whether graph optimisations were on.
+    """
 
     output: str
     weight: Weight
     code: str
     sentence: str
+    provider: str | None = None
+    optimize: bool = False
 
 
 class HeadToHead:
@@ -243,6 +254,11 @@ class HeadToHead:
 
     def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
         where = f"output '{judgement.output}' on {_short(provider)}"
+        ran = provider if provider != EVALUATOR else None
+
+        def remark(weight: Weight, code: str, sentence: str) -> None:
+            self.remarks.append(Remark(judgement.output, weight, code, sentence, ran, optimize))
+
         if judgement.status == "fail":
             plain = not any(
                 entry["output"] == judgement.output and entry["status"] == "fail"
@@ -250,14 +266,11 @@ class HeadToHead:
                 if entry["provider"] == _short(provider)
             )
             code = "NF215" if optimize and plain else "NF203"
-            self._remark(judgement, "fail", code, f"{where}{_level(optimize)}: {judgement.reason}")
+            remark(weight="fail", code=code, sentence=f"{where}{_level(optimize)}: {judgement.reason}")
         elif judgement.status == "nonfinite":
-            self._remark(judgement, "fail", "NF206", f"{where}: {judgement.reason}")
+            remark(weight="fail", code="NF206", sentence=f"{where}: {judgement.reason}")
         elif judgement.status == "uncertain":
-            self._remark(judgement, "inconclusive", "NF211", f"{where}: {judgement.reason}")
-
-    def _remark(self, judgement: Judgement, weight: Weight, code: str, sentence: str) -> None:
-        self.remarks.append(Remark(judgement.output, weight, code, sentence))
+            remark(weight="inconclusive", code="NF211", sentence=f"{where}: {judgement.reason}")
 
     def _check_tolerances(
         self, provider: str, optimize: bool, original: Sequence[Arrays], folded: Sequence[Arrays]

@@ -35,6 +35,7 @@ class VerifyOptions:
         freeze_initializers: initializers that are also graph inputs are constants, whatever the IR version.
         budget_seconds: time that float64 references may take.
         budget_bytes: memory that the values of one float64 reference run may take.
+        save_failure: folder that takes the smallest pair of models that shows a difference, and its inputs.
         timeout_seconds: time limit of one load or run in the child process that holds onnxruntime.
     """
 
@@ -50,4 +51,5 @@ class VerifyOptions:
     freeze_initializers: bool = False
     budget_seconds: float = 60.0
     budget_bytes: int = 2 * 1024**3
+    save_failure: str | os.PathLike[str] | None = None
     timeout_seconds: float = 120.0

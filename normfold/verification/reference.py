@@ -54,7 +54,7 @@ class Reference:
     seconds: float = 0.0
 
 
-class _Watch:
+class Watch:
     def __init__(self, options: VerifyOptions) -> None:
         self._thorough = options.thorough
         self._deadline = time.monotonic() + options.budget_seconds
@@ -85,7 +85,7 @@ def float64_reference(
         The reference; ``missing`` is set where the model is not covered or over budget.
     """
     begun = time.monotonic()
-    watch = _Watch(options)
+    watch = Watch(options)
     reference = Reference()
     try:
         evaluator = Evaluator(model)
@@ -95,7 +95,7 @@ def float64_reference(
         reference.native = native.run(batches[0], outputs, observe=watch.check)
         spent = (time.monotonic() - begun) / (len(batches) + 1)
         for draw in range(QUICK_DRAWS if spent < QUICK_SECONDS else 1):
-            moved = Evaluator(model, constants=_moved_weights(model, (options.seed, draw)))
+            moved = Evaluator(model, constants=moved_weights(model, (options.seed, draw)))
             for truth, batch in zip(reference.runs, batches if draw else batches[:1], strict=False):
                 for name, value in moved.run(batch, outputs, observe=watch.check).items():
                     known = reference.response.get(name, 0.0)
@@ -115,7 +115,7 @@ def largest_change(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(change, initial=0.0, where=np.isfinite(change)))
 
 
-def _moved_weights(model: ir.Model, seed: tuple[int, ...]) -> dict[str, Callable[[], np.ndarray]]:
+def moved_weights(model: ir.Model, seed: tuple[int, ...]) -> dict[str, Callable[[], np.ndarray]]:
     moved: dict[str, Callable[[], np.ndarray]] = {}
     for graph in model.graphs():
         for position, (name, value) in enumerate(graph.initializers.items()):
@@ -143,7 +143,7 @@ def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observati
     Raises:
         NotCovered: the evaluator does not cover the model, or the model does not accept the input.
     """
-    watch = _Watch(options)
+    watch = Watch(options)
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
     contents: dict[str, np.ndarray] = {}
 

@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
-from normfold.verification.algebra import Refold, prove_fold
+from normfold.verification.algebra import Proof, Refold, prove_fold
 from normfold.verification.endtoend import EndToEnd
 from normfold.verification.ledger import Ledger
+from normfold.verification.locate import sentence
+from normfold.verification.located_proof import described_proof, save_proof
 from normfold.verification.options import ModelSource, VerifyOptions
 from normfold.verification.runtime import Runtime, onnxruntime_installed, write_model
 
@@ -76,10 +78,23 @@ def verify_fold(
         (original_source, original), (folded_source, folded), options, ledger, verification
     ) as comparison:
         runnable = comparison.prepare()
+        wrong: list[Proof] = []
         verification.algebra = prove_fold(
-            original, folded, exact, sites, refold, options, observe=comparison.observation
+            original,
+            folded,
+            exact,
+            sites,
+            refold,
+            options,
+            observe=comparison.observation,
+            on_failure=wrong.append,
         )
         _enter_algebra(verification, ledger)
+        if wrong:
+            verification.located = described_proof(wrong[0])
+            if options.save_failure is not None:
+                save_proof(wrong[0], verification.located, Path(options.save_failure))
+            ledger.add("warning", "NF217", sentence(verification.located))
         if runnable:
             comparison.run()
     return _concluded(verification, ledger)

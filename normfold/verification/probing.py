@@ -1,0 +1,132 @@
+"""Reads values from inside two models, on one input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.evaluation import Evaluator
+from normfold.verification.decisions import tapped
+from normfold.verification.inputs import Arrays
+from normfold.verification.locate import measure
+from normfold.verification.matching import Twins
+from normfold.verification.noise import noisy_batches, noisy_models
+from normfold.verification.options import VerifyOptions
+from normfold.verification.providers import strict_options
+from normfold.verification.reference import Watch, moved_weights
+from normfold.verification.runtime import Runtime, write_model
+
+
+class RuntimeProbe:
+    """Both models in onnxruntime, every value that they share made an output.
+
+    Args:
+        models: the original and the other model.
+        pairs: values that may be asked for.
+        batches: inputs; the one on which ``output`` differs most is used.
+        output: an output that differs.
+        runtime: the child process.
+        provider: execution provider.
+        optimize: whether the other model runs with graph optimisations, as far as reading values leaves any.
+        seed: of the noise.
+
+    Raises:
+        RuntimeRefused: onnxruntime does not run a model with these outputs.
+        RuntimeCrashed: it died or took too long.
+    """
+
+    def __init__(
+        self,
+        models: tuple[ir.Model, ir.Model],
+        pairs: Twins,
+        batches: Sequence[Arrays],
+        output: str,
+        runtime: Runtime,
+        provider: str,
+        *,
+        optimize: bool,
+        seed: int,
+    ) -> None:
+        self._runtime = runtime
+        folder = runtime.folder / "locate"
+        folder.mkdir(exist_ok=True)
+        first = tapped(models[0], [left.name or "" for left in pairs if _readable(left)])
+        second = tapped(models[1], [right.name or "" for left, right in pairs.items() if _readable(left)])
+        options = strict_options(provider)
+
+        def load(path: Path, optimize: bool = False):  # type: ignore[no-untyped-def]
+            return runtime.open(path, provider, optimize=optimize, options=options)
+
+        self._first = load(write_model(first, folder, "original"))
+        self._second = load(write_model(second, folder, "folded"), optimize)
+        self._moved = [load(path) for path in noisy_models(first, folder, seed)]
+        self.batch = batches[0]
+        if len(batches) > 1:
+            self.batch = max(batches, key=lambda batch: self._error(batch, output))
+        self._noisy = noisy_batches([self.batch], seed)[0]
+
+    def _error(self, batch: Arrays, output: str) -> float:
+        first, second = (self._runtime.run(s, batch, [output])[output] for s in (self._first, self._second))
+        return measure(first, second, []).error
+
+    def __call__(self, first: Sequence[str], second: Sequence[str]) -> tuple[Arrays, Arrays, list[Arrays]]:
+        """See :class:`normfold.verification.locate.Probe`."""
+        return (
+            self._runtime.run(self._first, self.batch, first),
+            self._runtime.run(self._second, self.batch, second),
+            [self._runtime.run(session, self._noisy, first) for session in self._moved],
+        )
+
+
+class EvaluatorProbe:
+    """Both models in the evaluator, in their own types. For where onnxruntime does not run them.
+
+    Args:
+        models: the original and the other model.
+        batches: inputs; the one on which ``output`` differs most is used.
+        output: an output that differs.
+        options: seed and budget.
+
+    Raises:
+        NotCovered: a model is not covered.
+        OverBudget: it takes too much time or memory.
+    """
+
+    def __init__(
+        self,
+        models: tuple[ir.Model, ir.Model],
+        batches: Sequence[Arrays],
+        output: str,
+        options: VerifyOptions,
+    ) -> None:
+        self._first, self._second = (Evaluator(model, precision="native") for model in models)
+        weights = moved_weights(models[0], (options.seed, 0))
+        self._moved = Evaluator(models[0], precision="native", constants=weights)
+        self._check = Watch(options).check
+        self.batch = batches[0]
+        if len(batches) > 1:
+            self.batch = max(batches, key=lambda batch: self._error(batch, output))
+        self._noisy = noisy_batches([self.batch], options.seed)[0]
+
+    def _error(self, batch: Arrays, output: str) -> float:
+        first, second = (self._run(e, batch, [output])[output] for e in (self._first, self._second))
+        return measure(first, second, []).error
+
+    def _run(self, evaluator: Evaluator, batch: Arrays, names: Sequence[str]) -> Arrays:
+        found = evaluator.run(batch, names, observe=self._check)
+        return {name: np.asarray(found[name]) for name in names}
+
+    def __call__(self, first: Sequence[str], second: Sequence[str]) -> tuple[Arrays, Arrays, list[Arrays]]:
+        """See :class:`normfold.verification.locate.Probe`."""
+        return (
+            self._run(self._first, self.batch, first),
+            self._run(self._second, self.batch, second),
+            [self._run(self._moved, self._noisy, first)],
+        )
+
+
+def _readable(value: ir.Value) -> bool:
+    return value.type is None or isinstance(value.type, ir.TensorType)
