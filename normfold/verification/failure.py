@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from normfold.errors import OutputError
 from normfold.verification.graph_index import GraphIndex
@@ -43,6 +44,7 @@ def save_failure(folder: Path, original: ir.Model, folded: ir.Model, inputs: Arr
     """
     for model in (original, folded):
         _declare_inputs(model, inputs)
+        _declare_outputs(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_model(original, folder, "original")
@@ -64,6 +66,16 @@ def _declare_inputs(model: ir.Model, inputs: Arrays) -> None:
         value.type = ir.TensorType(_element_type(array))
         value.shape = ir.Shape(array.shape)
         graph.inputs.append(value)
+
+
+def _declare_outputs(model: ir.Model) -> None:
+    """Gives outputs that lack a type the inferred one; a valid model has one."""
+    if all(value.type is not None for value in model.graph.outputs):
+        return
+    ShapeInferencePass(data_prop=True)(model)
+    for value in model.graph.outputs:
+        if value.type is None:
+            value.type = next((known.type for known in model.graph.inputs), ir.TensorType(ir.DataType.FLOAT))
 
 
 def _element_type(array: np.ndarray) -> ir.DataType:
