@@ -18,6 +18,7 @@ from normfold.planning.branches import find_merge
 from normfold.planning.cost import Elements
 from normfold.planning.crossing import SwitchedOff
 from normfold.planning.dead_bias import find_dead_bias
+from normfold.planning.norm_affine import find_norm_release
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
@@ -25,11 +26,12 @@ from normfold.planning.routes import Planner, is_bias, is_kept
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
+from normfold.recognition.idioms import find_idioms
 from normfold.recognition.normalisations import kept_site, kind_of
 from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
 from normfold.refusal import Refused
 from normfold.reporting.report import Action, Site
-from normfold.rewriting.apply import apply_plan, drop_bias
+from normfold.rewriting.apply import apply_plan, drop_bias, release_norm
 from normfold.rewriting.branches import apply_merge
 from normfold.rewriting.bypass import bypass_no_ops
 from normfold.rewriting.expressions import evaluate_expressions
@@ -106,14 +108,22 @@ class _Folder:
             virtuals = self._raise()
             self._plan(virtuals)
         self._drop_dead_biases()
+        if self._options.fold_norm_affine:
+            self._release_norms()
         self._lower()
         self._evaluate_expressions()
         self._finish()
 
     def _raise(self) -> list[ir.Node]:
         virtuals = []
+        idioms = find_idioms(self._workspace)
+        self._workspace.fused = idioms.opaque
+        if self._options.fold_norm_affine:
+            idioms.anchored.clear()
+        for value, operators in idioms.norms:
+            self.sites.append(kept_site(value.name or "", "layernorm", operators))
         for graph in list(self._workspace.model.graphs()):
-            for found in list(find_chains(graph, self._workspace)):
+            for found in list(find_chains(graph, self._workspace, idioms)):
                 if isinstance(found, Unreadable):
                     self._keep_unreadable(found)
                 elif found.y.uses() or found.y.is_graph_output():
@@ -121,7 +131,7 @@ class _Folder:
             for node in graph:
                 kind = kind_of(node.domain, node.op_type)
                 if kind is not None:
-                    self.sites.append(kept_site(node.outputs[0].name or "", kind, node.op_type))
+                    self.sites.append(kept_site(node.outputs[0].name or "", kind, (node.op_type,)))
         return virtuals
 
     def _raise_chain(self, chain: Chain) -> ir.Node:
@@ -197,6 +207,22 @@ class _Folder:
                 )
         return progress
 
+    def _release_norms(self) -> None:
+        for graph in self._workspace.model.graphs():
+            for node in graph:
+                release = find_norm_release(node, self._workspace, self._table)
+                kind = kind_of(node.domain, node.op_type)
+                if release is None or kind is None:
+                    continue
+                absorbers = [*release.way.crossings, *release.way.composed]
+                if any(is_kept(n, self._options.keep) for n in (node, *absorbers)):
+                    continue
+                name = node.outputs[0].name or ""
+                release_norm(release, self._workspace)
+                self._records.append(
+                    SiteRecord(name, kind, (node.op_type,), "folded", "norm-affine", into=absorbers)
+                )
+
     def _drop_dead_biases(self) -> None:
         for graph in self._workspace.model.graphs():
             for node in graph:
@@ -271,7 +297,7 @@ class _Folder:
         content.touched = content.touched or merges
         made = lower(node, self._workspace)
         for record in kept:
-            record.silent = bias and len(record.operators) == 1
+            record.silent = content.anchored or (bias and len(record.operators) == 1)
             if merges or len(made) < len(record.operators):
                 record.action, record.rule, record.into = "merged", "compose", made
 
@@ -286,7 +312,9 @@ class _Folder:
             self.frozen = _freeze(model)
         settle_names(model)
         list_as_inputs(model, workspace)
-        self.sites.extend(_site(record) for record in self._records if not record.silent)
+        self.sites.extend(
+            _site(record) for record in self._records if not (record.silent and record.action == "kept")
+        )
 
     def exact(self) -> dict[str, Callable[[], Array64]]:
         return {

@@ -6,6 +6,13 @@ from normfold.codes._code import Code
 
 FOLD_CODES: tuple[Code, ...] = (
     Code(
+        "NF100",
+        "would be folded",
+        "A fold would take this site out of the graph, or move it where it costs less.",
+        "The check fails as long as the model is not in its folded form.",
+        "Run normfold fold, and keep what it writes.",
+    ),
+    Code(
         "NF101",
         "parameters computed at run time",
         "A scale, shift, mean or variance is not a constant of the model.",
@@ -193,5 +200,12 @@ FOLD_CODES: tuple[Code, ...] = (
         "A channel's scale is zero, so a shift behind it cannot be moved in front of it.",
         "t / s does not exist.",
         "Prune the dead channel.",
+    ),
+    Code(
+        "NF128",
+        "part of a fused kernel",
+        "The node belongs to a spelled-out LayerNormalization or Gelu.",
+        "Runtimes recognise the whole spelling and run it as one kernel, which is faster than what taking a constant out of it would save.",
+        "Pass --fold-norm-affine to let the scale and shift of a LayerNormalization go forward all the same.",
     ),
 )

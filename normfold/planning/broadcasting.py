@@ -6,7 +6,7 @@ https://github.com/onnx/onnx/blob/main/docs/Broadcasting.md
 from __future__ import annotations
 
 from normfold.affine import Affine, Array64, varying_axes
-from normfold.planning.crossing import NodeView
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

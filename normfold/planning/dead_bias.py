@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.crossing import NodeView, Operator
+from normfold.planning.crossing import Operator
 from normfold.planning.plan import Walk
 from normfold.planning.walk import walk_forward
+from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from normfold.planning.crossing import NodeView
+from normfold.preparation.node_view import NodeView
 from normfold.recognition.virtual import is_virtual
 
 _FARTHEST = 16

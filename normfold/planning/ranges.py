@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView
+from normfold.planning.crossing import Crossing
 from normfold.preparation.constants import FLOAT_TYPES, Constant64
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from normfold.affine import Affine
 from normfold.planning.cost import Elements
-from normfold.planning.crossing import NodeView
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, safe_shift
 from normfold.planning.walk import Table, walk_backward, walk_forward
+from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import is_virtual, virtual
 from normfold.refusal import Refused
@@ -39,6 +39,10 @@ class Planner:
         Raises:
             Refused: with the reason that says most, if every route is barred.
         """
+        if virtual(site).anchored:
+            raise Refused(
+                "NF128", "it is the scale and shift of a LayerNormalization that runtimes run as one kernel"
+            )
         refusals: list[Refused] = []
         best: tuple[Elements, Plan] | None = None
         before = self._cost_before(site)
@@ -214,13 +218,14 @@ def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
 def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
     """Whether one BatchNormalization says it best: scale and shift per channel, axis 1.
 
-    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal.
+    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. On rank 2 the
+    channel axis is the last one too, where Mul and Add are what runtimes look for.
     """
     if affine.rank < 2 or not affine.has_scale:
         return False
     if from_batchnorm:
         return set(affine.axes) <= {1}
-    return affine.has_shift and affine.axes == (1,)
+    return affine.has_shift and affine.axes == (1,) and affine.rank > 2
 
 
 def _most_specific(refusals: list[Refused]) -> Refused:

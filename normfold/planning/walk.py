@@ -15,8 +15,9 @@ import onnx_ir as ir
 
 from normfold.affine import Affine
 from normfold.planning.cost import Elements
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.plan import Deposit, Use, Walk
+from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import is_virtual, virtual
 from normfold.refusal import Refused
@@ -189,6 +190,8 @@ def walk_forward(
 
 
 def _entry(view: NodeView, table: Table) -> Operator:
+    if view.is_fused:
+        raise Refused("NF128", f"{view.op_type} {view.name!r} is part of what runtimes run as one kernel")
     operator = table.get(view.op_type) if view.node.domain in ("", "ai.onnx") else None
     if operator is None:
         raise Refused("NF114", f"an affine does not cross {view.op_type} {view.name!r}")

@@ -13,6 +13,9 @@ class Workspace:
     """A model being folded: its graphs, constants, shapes and the order of its nodes.
 
     Only ``normfold.rewriting`` changes it.
+
+    Attributes:
+        fused: nodes that runtimes recognise as parts of a larger kernel, found by ``recognition.idioms``.
     """
 
     def __init__(self, model: ir.Model, *, freeze_initializers: bool = False) -> None:
@@ -21,6 +24,7 @@ class Workspace:
         self.overridable = _overridable(model, freeze_initializers)
         self.shapes = infer_shapes(model, self.overridable, self.opsets)
         self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype, self.shapes.dims)
+        self.fused: set[ir.Node] = set()
         self._position: dict[ir.Node, float] = {}
         for graph in model.graphs():
             for index, node in enumerate(graph):

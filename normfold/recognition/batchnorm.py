@@ -12,7 +12,6 @@ from normfold.affine import Affine, Array64, along
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
 
-
 # An attribute is a float32, its default included.
 _DEFAULT_EPSILON = float(np.float32(1e-5))
 

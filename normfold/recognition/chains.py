@@ -11,16 +11,21 @@ from normfold.affine import Affine
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.batchnorm import read_batchnorm
 from normfold.recognition.elementwise import operand_slot, read_elementwise
+from normfold.recognition.idioms import Idioms
 from normfold.refusal import Refused
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Nodes in a row that together apply one affine to ``x``; the last one produces ``y``."""
+    """Nodes in a row that together apply one affine to ``x``; the last one produces ``y``.
+
+    ``anchored``: it takes what its neighbours give, and stays (``recognition.idioms``).
+    """
 
     nodes: tuple[ir.Node, ...]
     x_slot: int
     affine: Affine
+    anchored: bool = False
 
     @property
     def x(self) -> ir.Value:
@@ -41,14 +46,14 @@ class Unreadable:
     refusal: Refused
 
 
-def find_chains(graph: ir.Graph, workspace: Workspace) -> Iterator[Chain | Unreadable]:
+def find_chains(graph: ir.Graph, workspace: Workspace, idioms: Idioms) -> Iterator[Chain | Unreadable]:
     """Chains of one graph (not of its subgraphs), in topological order of their first node."""
     links: dict[ir.Value, tuple[ir.Node, ir.Value, Affine]] = {}
     unreadable: list[Unreadable] = []
     for node in graph:
-        if node.domain not in ("", "ai.onnx") or all(
-            workspace.constants.is_constant(v) for v in node.outputs
-        ):
+        if node.domain not in ("", "ai.onnx") or node in idioms.opaque:
+            continue
+        if all(workspace.constants.is_constant(v) for v in node.outputs):
             continue
         try:
             link = _read(node, workspace)
@@ -70,7 +75,7 @@ def find_chains(graph: ir.Graph, workspace: Workspace) -> Iterator[Chain | Unrea
             nodes.append(next_node)
             affine, y = composed, following
             started.add(following)
-        yield Chain(tuple(nodes), node.inputs.index(x), affine)
+        yield Chain(tuple(nodes), node.inputs.index(x), affine, anchored=node in idioms.anchored)
     yield from unreadable
 
 

@@ -26,7 +26,7 @@ def kind_of(domain: str, op_type: str) -> str | None:
     return _KINDS.get(("" if domain == "ai.onnx" else domain, op_type))
 
 
-def kept_site(name: str, kind: str, op_type: str) -> Site:
+def kept_site(name: str, kind: str, operators: tuple[str, ...]) -> Site:
     return Site(
-        name, kind, "kept", code="NF121", reason="its statistics depend on the input", nodes=(op_type,)
+        name, kind, "kept", code="NF121", reason="its statistics depend on the input", nodes=operators
     )

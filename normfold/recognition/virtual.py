@@ -49,6 +49,7 @@ class VirtualAffine:
         x_slot: the input slot of the first of them that took x.
         records: the sites of the original model whose affine it carries.
         touched: whether ``affine`` differs from what ``spelling`` says.
+        anchored: it takes what its neighbours give, and stays Mul and Add.
     """
 
     affine: Affine
@@ -57,6 +58,7 @@ class VirtualAffine:
     x_slot: int = 0
     records: list[SiteRecord] = field(default_factory=list)
     touched: bool = False
+    anchored: bool = False
 
     @property
     def batchnorm(self) -> tuple[ir.Node, tuple[ir.Value | None, ...]] | None:

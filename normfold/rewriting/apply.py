@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.planning.crossing import Crossing
+from normfold.planning.norm_affine import NormRelease
 from normfold.planning.plan import Deposit, Plan, Use, Walk
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import VirtualAffine, make_virtual, virtual
@@ -51,6 +52,16 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
         if plan.route.ahead is not None:
             y.name = _changed_name(y, workspace)
     return changed
+
+
+def release_norm(release: NormRelease, workspace: Workspace) -> None:
+    """Let the readers of a normalisation take its affine; the values on the way change their meaning."""
+    for node, crossing in ((release.node, release.bare), *release.way.crossings.items()):
+        _edit(node, crossing, workspace)
+    for node, affine in release.way.composed.items():
+        virtual(node).affine, virtual(node).touched = affine, True
+    for value in (release.node.outputs[0], *release.way.renamed):
+        value.name = _changed_name(value, workspace)
 
 
 def drop_bias(node: ir.Node, way: Walk, workspace: Workspace) -> None:

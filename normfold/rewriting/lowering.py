@@ -22,7 +22,7 @@ def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
         return _restore(node, content)
     if content.affine.is_identity:
         return _vanish(node)
-    if fits_batchnorm(content.affine, from_batchnorm=content.batchnorm is not None):
+    if not content.anchored and fits_batchnorm(content.affine, from_batchnorm=content.batchnorm is not None):
         return _as_batchnorm(node, content, workspace)
     return _as_arithmetic(node, content.affine, workspace)
 
@@ -30,7 +30,7 @@ def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
 def shortens(content: VirtualAffine) -> bool:
     """Whether the chain can be said in fewer nodes than it was made of."""
     affine = content.affine
-    if fits_batchnorm(affine, from_batchnorm=content.batchnorm is not None):
+    if not content.anchored and fits_batchnorm(affine, from_batchnorm=content.batchnorm is not None):
         needed = 1
     else:
         needed = affine.has_scale + affine.has_shift

@@ -29,6 +29,7 @@ def raise_chain(chain: Chain, workspace: Workspace) -> ir.Node:
         tuple(tuple(node.inputs) for node in chain.nodes),
         chain.x_slot,
         [record],
+        anchored=chain.anchored,
     )
     node = make_virtual(chain.x, output, content)
     last = chain.nodes[-1]

@@ -181,6 +181,7 @@ ELSEWHERE = {
     "NF122": "tests/planning/test_walk.py",
     "NF124": "tests/planning/test_walk.py",
     "NF127": "tests/planning/test_routes.py",
+    "NF128": "tests/recognition/test_idioms.py",
 }
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from normfold.planning.crossing import NodeView
 from normfold.planning.operators._layout import Size
+from normfold.preparation.node_view import NodeView
 from normfold.preparation.shapes import Dims
 
 # Shape expressions of real exports are a few nodes deep.

@@ -17,9 +17,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import attribute, operand, scalar, uniform
 from normfold.preparation.constants import Constant64
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 # Max and Min broadcast from here on; before, their operands had to have one shape.

@@ -17,8 +17,9 @@ import onnx_ir as ir
 
 from normfold.affine import Affine
 from normfold.planning.broadcasting import fits, output_rank, to_operand, to_output
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.outlook import outlook
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView, Operator, require_axes
+from normfold.planning.crossing import Crossing, Operator, require_axes
 from normfold.planning.operators.quantized import Request, stored_shape
 from normfold.preparation.constants import Constant64
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator, require_axes
+from normfold.planning.crossing import Crossing, Operator, require_axes
 from normfold.planning.operators.conv import add_bias
 from normfold.planning.operators.quantized import Request, stored_shape
 from normfold.preparation.constants import Constant64
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

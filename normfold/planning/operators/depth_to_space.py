@@ -17,8 +17,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine, Array64, move_axes
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

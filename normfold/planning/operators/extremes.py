@@ -19,8 +19,9 @@ import numpy as np
 
 from normfold.affine import Affine
 from normfold.planning.broadcasting import output_rank, to_operand, to_output
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import attribute, largest, operand, output_type, scalar, uniform
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _SWAPPED = {"Max": "Min", "Min": "Max"}

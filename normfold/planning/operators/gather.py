@@ -14,8 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped, normalised
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

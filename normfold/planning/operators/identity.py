@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

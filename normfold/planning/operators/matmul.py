@@ -16,8 +16,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine, Array64, varying_axes, vector
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators.quantized import Request, is_dequantised, stored_shape
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _A, _B = 0, 1

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import attribute, scalar
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _PADS_ARE_INPUT = 11

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators.conv import never_reads_padding
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _AVERAGE_COUNTS = 7

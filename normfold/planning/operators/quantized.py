@@ -21,9 +21,10 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64, varying_axes
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import output_type
 from normfold.preparation.constants import Constant64
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _Q, _SCALE, _ZERO = 0, 1, 2

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine, Array64, move_axes, varying_axes
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _AXES_ARE_INPUT = {"ReduceSum": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18}

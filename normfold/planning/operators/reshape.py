@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import Correspondence, Size, carried, normalised
 from normfold.planning.operators._targets import elements, is_read, sizes, sizes_of
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

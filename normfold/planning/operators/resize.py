@@ -16,7 +16,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _ROI, _SCALES, _SIZES = 1, 2, 3

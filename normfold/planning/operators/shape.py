@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
+from normfold.preparation.node_view import NodeView
 
 
 class Shape(Operator):

@@ -17,9 +17,10 @@ from functools import partial
 import numpy as np
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import joined, mapped, normalised
 from normfold.planning.operators._targets import bounds
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from normfold.affine import Affine
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _ONE_AXIS = 13

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from normfold.affine import Affine, Array64
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped, normalised
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from normfold.affine import Affine, move_axes
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped
+from normfold.preparation.node_view import NodeView
 
 
 class Transpose(Operator):

@@ -12,8 +12,9 @@ import numpy as np
 
 from normfold.affine import Affine
 from normfold.planning.broadcasting import to_operand, to_output
-from normfold.planning.crossing import Crossing, NodeView, Operator
+from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators.extremes import invert
+from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 _BRANCHES = (1, 2)

@@ -17,8 +17,9 @@ from onnx.reference import ReferenceEvaluator
 from normfold.affine import Affine
 from normfold.evaluation import Evaluator
 from normfold.folding import Folded, fold_model
-from normfold.planning.crossing import Crossing, NodeView
+from normfold.planning.crossing import Crossing
 from normfold.planning.operators import TABLE
+from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.elementwise import operand_slot
 from normfold.refusal import Refused
