@@ -175,8 +175,8 @@ def is_private(value: ir.Value) -> bool:
 def readings(value: ir.Value, workspace: Workspace) -> Iterator[tuple[ir.Value, Branch]]:
     """The ways to read a value as a branch: what it reads, and how. Any value is an identity of itself.
 
-    ``Conv``, ``AveragePool``, an affine, or an affine behind one of them, with or without a Pad in front. What a
-    merge removes has no other reader.
+    ``Conv``, ``AveragePool``, an affine, or an affine behind one of them, with or without a Pad in front.
+    What a merge removes has no other reader.
     """
     yield from _identity(value, workspace)
     node = value.producer()
