@@ -75,10 +75,12 @@ def command(
 
 def _fold(model: str, output: str | None, check: bool, options: dict[str, Any], announce: Announce) -> Report:
     from normfold.api import fold
+    from normfold.reporting.check import pending_folds
 
     result = fold(model, output, progress=announce, **options)
     if check and result.changed:
         result.report.exit = 1
+        result.report.findings += pending_folds(result.report)
     return result.report
 
 

@@ -69,15 +69,16 @@ presentation_options = _stack(
             multiple=True,
             callback=_report_files,
             metavar="FILE",
-            help="Write the report to FILE; the format follows the suffix (.json, .md). Repeatable.",
+            help="Write the report to FILE; the format follows the suffix "
+            "(.json, .md, .html, .sarif, .junit.xml). Repeatable.",
         ),
         click.option(
             "--format",
             "output_format",
-            type=click.Choice(["text", "json"]),
+            type=click.Choice(["text", "json", "github"]),
             default="text",
             show_default=True,
-            help="Format of the report on standard output.",
+            help="Format of the report on standard output; github is text with workflow annotations.",
         ),
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.option("-v", "--verbose", count=True, help="Print every site, output and message."),
@@ -117,7 +118,14 @@ verification_options = _stack(
             "data",
             type=click.Path(path_type=str),
             metavar="PATH",
-            help="Verify on real inputs: an .npz keyed by input name (axis 0 is samples), or a folder.",
+            help="Verify on real inputs: an .npz keyed by input name (axis 0 is samples), or a folder of "
+            ".npy, .npz or images, or of ONNX test data sets.",
+        ),
+        click.option(
+            "--image",
+            metavar="size=224,mean=M/M/M,std=S/S/S,layout=nchw",
+            help="How images of --data become inputs: (pixel/255 - mean) / std, stretched to the size "
+            "(224 or 224x320). Also scale=1 (instead of 255) and order=bgr. Every part is optional.",
         ),
         click.option(
             "--shape",

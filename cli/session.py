@@ -22,6 +22,7 @@ _INTERNAL_ERROR = 4
 _SAID_IN_ONE_LINE = (2, _INTERNAL_ERROR)
 _WORST_FIRST = (INTERRUPTED, _INTERNAL_ERROR, 1, 2, 3)
 _DEBUG_VARIABLE = "NORMFOLD_DEBUG"
+_JOB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _SHOW_PROGRESS_AFTER_SECONDS = 1.0
 
 Announce = Callable[[str], None]
@@ -34,7 +35,7 @@ class Presentation:
     """How a report is to be shown.
 
     Attributes:
-        output_format: ``text`` or ``json``.
+        output_format: ``text``, ``json``, or ``github``: text followed by workflow annotations.
         report_files: files to write it to.
         quiet: print errors only.
         verbose: how often ``-v`` was given.
@@ -57,6 +58,7 @@ class Presentation:
 
         for path in self.report_files:
             write_report(report, path)
+        self._summarise(report)
         stream = sys.stderr if self.to_stderr else sys.stdout
         # Nobody is obliged to read the report to its end.
         with contextlib.suppress(BrokenPipeError):
@@ -70,7 +72,24 @@ class Presentation:
                 for run in report.runs or [report]:
                     if run.exit not in _SAID_IN_ONE_LINE:
                         print_report(run, stream, verbose=self.verbose)
+            if self.output_format == "github":
+                from normfold.reporting.github import render_annotations
+
+                stream.write(render_annotations(report))
             stream.flush()
+
+    @staticmethod
+    def _summarise(report: Report) -> None:
+        """Appends to the job summary of a GitHub workflow. Nobody asked for it, so it fails nothing."""
+        from normfold.errors import OutputError
+        from normfold.reporting.files import append_job_summary
+
+        path = os.environ.get(_JOB_SUMMARY_VARIABLE)
+        if path:
+            try:
+                append_job_summary(report, Path(path))
+            except OutputError as error:
+                _complain(f"job summary: {error}")
 
 
 def attempt(command: str, work: Work, *, quiet: bool = False) -> Report:

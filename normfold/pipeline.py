@@ -17,6 +17,7 @@ from normfold.errors import Inconclusive, InputError, NormfoldError, Verificatio
 from normfold.loading import ModelLike, Source
 from normfold.options import FoldOptions
 from normfold.reporting.environment import tool_versions
+from normfold.reporting.neighbourhoods import site_graphs
 from normfold.reporting.provenance import KEY, provenance_entry
 from normfold.reporting.report import Finding, Report, Verification
 
@@ -31,7 +32,9 @@ Progress = Callable[[str], None]
 class Run:
     """One command: its report, its clock, and the rule that every error leaves with the report attached."""
 
-    def __init__(self, command: Literal["fold", "inspect", "verify"], progress: Progress | None) -> None:
+    def __init__(
+        self, command: Literal["fold", "inspect", "verify", "bench"], progress: Progress | None
+    ) -> None:
         self.report = Report(command, tool=tool_versions())
         self._progress = progress
         self._began = time.perf_counter()
@@ -79,6 +82,7 @@ class Run:
             folded = fold_model(source.model, options)
             self.report.sites = list(folded.sites)
             self.report.summary = _summary(folded)
+            self.report.graphs = site_graphs(folded.original, folded.model, folded.sites)
             if folded.changed and options.provenance:
                 self._record_provenance(folded, options)
         return folded

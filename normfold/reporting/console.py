@@ -35,6 +35,8 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
     console.print(headline)
     for finding in report.findings:
         console.print(_text(f"  {finding.severity} {finding.code}: {finding.message}"))
+    for line in phrases.measurements(report):
+        console.print(_text(f"  {line}"))
     _print_verification(console, report, verbose)
     _print_kept(console, report.sites, verbose)
     if verbose:

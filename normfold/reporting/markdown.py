@@ -19,6 +19,7 @@ def _section(report: Report) -> list[str]:
     ]
     lines += [""] if report.findings else []
     lines += [f"- **{item.severity}** {item.code}: {_escape(item.message)}" for item in report.findings]
+    lines += _measurements(report)
     lines += _verification(report)
     lines += _kept(report)
     lines += _changed(report)
@@ -35,6 +36,17 @@ def _verification(report: Report) -> list[str]:
             where = [str(row[key]) for key in ("output", "provider", "optimizations")]
             lines.append(_row([*where, *(phrases.number(row[key]) for key in ("e0", "e1", "bound"))]))
     return ["", "### Verification", "", *lines] if lines else []
+
+
+def _measurements(report: Report) -> list[str]:
+    if not report.measurements:
+        return []
+    lines = ["", "| provider | batch | A, ms | B, ms | A/B | 95 % interval |", "|---|---|---|---|---|---|"]
+    for row in report.measurements:
+        times = (f"{1000 * row.a:.3g}", f"{1000 * row.b:.3g}", f"{row.speedup:.3f}")
+        interval = f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
+        lines.append(_row([row.provider, "" if row.batch is None else str(row.batch), *times, interval]))
+    return lines
 
 
 def _kept(report: Report) -> list[str]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from normfold.codes import CODES
-from normfold.reporting.report import Report, Site
+from normfold.reporting.report import Measurement, Report, Site
 
 _ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
 
@@ -15,7 +15,7 @@ _ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
 def title(report: Report) -> str:
     """The models, as the user named them."""
     names = [entry.get("path") or "<memory>" for entry in report.inputs]
-    if report.command == "verify":
+    if report.command in ("verify", "bench"):
         return " and ".join(names)
     outputs = [entry["path"] for entry in report.outputs]
     return ", ".join(names) + (f" → {', '.join(outputs)}" if outputs and outputs != names else "")
@@ -27,6 +27,8 @@ def summary(report: Report) -> str:
         return "not done"
     if report.command == "verify":
         return _verdict(report)
+    if report.command == "bench":
+        return _speed(report)
     counts = [f"{report.summary[action]} {action}" for action in _ACTIONS if report.summary.get(action)]
     parts = [", ".join(counts) or "no normalisation and no constant affine"]
     before, after = report.summary.get("nodes", (None, None))
@@ -60,9 +62,50 @@ def algebra(report: Report) -> str | None:
     return line
 
 
+def model_names(report: Report) -> tuple[str, str]:
+    """What the two models of a comparison are called."""
+    return ("original", "folded") if report.command == "fold" else ("A", "B")
+
+
+def measurements(report: Report) -> list[str]:
+    """One line for each provider and batch size."""
+    return [
+        f"{row.provider}{'' if row.batch is None else f', batch {row.batch}'}: "
+        f"A {_milliseconds(row.a, row.spread_a)}, B {_milliseconds(row.b, row.spread_b)}, "
+        f"A/B {_ratio(row)}, {row.rounds} rounds of {row.runs_per_round}"
+        f"{', IO binding' if row.io_binding else ''}"
+        for row in report.measurements
+    ]
+
+
+def _milliseconds(seconds: float, spread: float) -> str:
+    return f"{1000 * seconds:.3g} ms (spread {100 * spread:.0f} %)"
+
+
+def _ratio(row: Measurement) -> str:
+    low, high = row.interval
+    return f"{row.speedup:.3f} (95 % of {low:.3f} to {high:.3f})"
+
+
+def _speed(report: Report) -> str:
+    if not report.measurements:
+        return "not measured"
+    parts = []
+    for row in report.measurements:
+        where = row.provider if row.batch is None else f"{row.provider}, batch {row.batch}"
+        low, high = row.interval
+        if low <= 1 <= high:
+            parts.append(f"{where}: no difference seen")
+        elif row.speedup > 1:
+            parts.append(f"{where}: B is {row.speedup:.2f} times as fast as A")
+        else:
+            parts.append(f"{where}: A is {1 / row.speedup:.2f} times as fast as B")
+    return " · ".join(parts)
+
+
 def rounding(report: Report) -> list[str]:
     """One line for each output, provider and optimisation level."""
-    first, second = ("A", "B") if report.command == "verify" else ("original", "folded")
+    first, second = model_names(report)
     lines = []
     for row in report.verification.rounding:
         line = f"rounding of {row['output']} on {row['provider']}, optimizations {row['optimizations']}: "

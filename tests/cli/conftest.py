@@ -62,6 +62,12 @@ def schema() -> Any:
     return SCHEMA
 
 
+@pytest.fixture(autouse=True)
+def no_job_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run in a workflow, whose summary is not theirs."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Calls the command line with the given arguments."""

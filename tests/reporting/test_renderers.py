@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -12,10 +13,10 @@ import pytest
 
 from normfold.errors import InputError, OutputError
 from normfold.reporting.console import print_report
-from normfold.reporting.files import write_report
+from normfold.reporting.files import append_job_summary, write_report
 from normfold.reporting.json import render_json
 from normfold.reporting.markdown import render_markdown
-from normfold.reporting.report import Finding, Report, Site, Verification
+from normfold.reporting.report import Finding, Measurement, Report, Site, Verification
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
 HOSTILE = "a|b[0]*_<script>\x1b[31m`$(x)`"
@@ -53,6 +54,19 @@ def full() -> Report:
         ),
         timing={"total": 1.25},
         summary={"changed": True, "folded": 1, "moved": 1, "kept": 3, "nodes": [9, 7]},
+    )
+
+
+def measured() -> Report:
+    """A benchmark's report."""
+    row = Measurement(
+        "cpu", 8, {"x": [8, 3]}, 0.002, 0.001, 0.05, 0.04, 2.0, (1.9, 2.1), 40, 3, 1, io_binding=False
+    )
+    return Report(
+        "bench",
+        tool={"name": "normfold", "version": "1"},
+        inputs=[{"path": "a.onnx"}, {"path": "b.onnx"}],
+        measurements=[row],
     )
 
 
@@ -145,6 +159,29 @@ class TestJson:
         assert document["sites"][1]["elements"] == [100, 25]
 
 
+class TestMeasurements:
+    def test_console(self) -> None:
+        text = console(measured())
+        assert text.splitlines()[0] == "a.onnx and b.onnx: cpu, batch 8: B is 2.00 times as fast as A"
+        assert "A 2 ms (spread 5 %), B 1 ms (spread 4 %), A/B 2.000 (95 % of 1.900 to 2.100)" in text
+
+    def test_no_difference(self) -> None:
+        report = measured()
+        report.measurements = [dataclasses.replace(report.measurements[0], speedup=1.01, interval=(0.9, 1.1))]
+        assert "no difference seen" in console(report)
+
+    def test_b_is_slower(self) -> None:
+        report = measured()
+        report.measurements = [dataclasses.replace(report.measurements[0], speedup=0.5, interval=(0.4, 0.6))]
+        assert "A is 2.00 times as fast as B" in console(report)
+
+    def test_json_fits_the_schema(self) -> None:
+        jsonschema.validate(json.loads(render_json(measured())), SCHEMA)
+
+    def test_markdown(self) -> None:
+        assert "| cpu | 8 | 2 | 1 | 2.000 | 1.900 to 2.100 |" in render_markdown(measured())
+
+
 class TestMarkdown:
     def test_tables_stay_tables(self) -> None:
         lines = render_markdown(full()).splitlines()
@@ -163,18 +200,43 @@ class TestMarkdown:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("suffix", [".json", ".md"])
-    def test_format_follows_the_suffix(self, tmp_path: Path, suffix: str) -> None:
+    @pytest.mark.parametrize(
+        ("suffix", "start"),
+        [
+            (".json", "{"),
+            (".md", "## "),
+            (".html", "<!DOCTYPE html>"),
+            (".junit.xml", "<?xml"),
+            (".sarif", "{"),
+        ],
+    )
+    def test_format_follows_the_suffix(self, tmp_path: Path, suffix: str, start: str) -> None:
         path = tmp_path / f"report{suffix}"
         write_report(full(), path)
-        assert path.read_text().startswith({".json": "{", ".md": "## "}[suffix])
+        assert path.read_text().startswith(start)
 
-    def test_unknown_suffix(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"\.json, \.md") as caught:
-            write_report(full(), tmp_path / "report.pdf")
+    @pytest.mark.parametrize("name", ["report.pdf", "report.xml"])
+    def test_unknown_suffix(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(InputError, match=r"\.html, \.json, \.junit\.xml, \.md, \.sarif") as caught:
+            write_report(full(), tmp_path / name)
         assert caught.value.code == "NF900"
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError) as caught:
             write_report(full(), tmp_path / "none" / "report.json")
         assert caught.value.code == "NF920"
+
+    def test_job_summary_is_appended(self, tmp_path: Path) -> None:
+        path = tmp_path / "summary.md"
+        path.write_text("before\n")
+        append_job_summary(full(), path)
+        assert path.read_text() == "before\n" + render_markdown(full())
+
+    def test_job_summary_stays_below_the_limit(self, tmp_path: Path) -> None:
+        path = tmp_path / "summary.md"
+        report = full()
+        report.findings = [Finding("NF907", "error", "dangling " * 10)] * 20_000
+        append_job_summary(report, path)
+        text = path.read_text()
+        assert 900_000 < path.stat().st_size < 1024 * 1024
+        assert text.endswith("Cut: the report is too long.\n")
