@@ -19,7 +19,7 @@ from normfold.reporting.report import Report
 if TYPE_CHECKING:
     import onnx
 
-    from normfold.verification import VerifyOptions
+    from normfold.verification import ImageOptions, VerifyOptions
 
 
 class VerifyArguments(TypedDict, total=False):
@@ -27,6 +27,8 @@ class VerifyArguments(TypedDict, total=False):
 
     Attributes:
         data: real inputs: a path, or arrays by input name with samples along axis 0.
+        image: how images become inputs, such as ``"size=224,mean=0.485/0.456/0.406"``; see
+            ``normfold.verification.ImageOptions``.
         shapes: full shape of inputs with dynamic axes, by input name.
         dims: size of named dynamic axes.
         providers: onnxruntime execution providers that must run both models, such as ``["cpu", "cuda"]``.
@@ -40,6 +42,7 @@ class VerifyArguments(TypedDict, total=False):
     """
 
     data: str | os.PathLike[str] | Mapping[str, Any] | None
+    image: str | ImageOptions | None
     shapes: Mapping[str, tuple[int, ...]]
     dims: Mapping[str, int]
     providers: Iterable[str]
@@ -275,9 +278,11 @@ _EXIT_OF_VERDICT: dict[str | None, int] = {
 
 
 def _verify_options(checks: VerifyArguments, freeze_initializers: bool) -> VerifyOptions:
-    from normfold.verification import VerifyOptions
+    from normfold.verification import VerifyOptions, parse_image_options
 
     known: dict[str, Any] = {**checks, "providers": tuple(checks.get("providers", ()))}
+    if isinstance(known.get("image"), str):
+        known["image"] = parse_image_options(known["image"])
     try:
         return VerifyOptions(**known, freeze_initializers=freeze_initializers)
     except TypeError as error:

@@ -124,4 +124,11 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "An error there reaches the outputs; what lies behind it only passes it on.",
         "Look at the named nodes; --save-failure DIR saves them with inputs that show the difference.",
     ),
+    Code(
+        "NF218",
+        "label flips",
+        "A row of a classifier's scores has another first class, or another set of first classes.",
+        "The reference separates the classes by more than rounding can move the scores.",
+        "Look at where the models part (NF217); the counts are in the report.",
+    ),
 )

@@ -5,7 +5,16 @@ own rounding sets the bound, and on execution providers of onnxruntime.
 """
 
 from normfold.verification.algebra import prove_fold
+from normfold.verification.image_options import ImageOptions, parse_image_options
 from normfold.verification.options import ModelSource, VerifyOptions
 from normfold.verification.verify import verify_fold, verify_models
 
-__all__ = ["ModelSource", "VerifyOptions", "prove_fold", "verify_fold", "verify_models"]
+__all__ = [
+    "ImageOptions",
+    "ModelSource",
+    "VerifyOptions",
+    "parse_image_options",
+    "prove_fold",
+    "verify_fold",
+    "verify_models",
+]

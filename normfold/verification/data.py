@@ -1,4 +1,5 @@
-"""Real inputs from files: ``.npz``, ``.npy``, folders of them, ONNX test data sets, or arrays in memory."""
+"""Real inputs from files: ``.npz``, ``.npy``, folders of them, ONNX test data sets, images, or arrays in
+memory."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import numpy as np
 import onnx
 
 from normfold.errors import InputError
+from normfold.verification.image_options import ImageOptions
+from normfold.verification.images import image_files, load_images
 from normfold.verification.inputs import Arrays, InputSpec
 from normfold.verification.options import DataSource
 
@@ -17,7 +20,9 @@ MAX_BATCH = 8
 """Samples per run where the model leaves the batch open."""
 
 
-def load_data(source: DataSource, specs: Sequence[InputSpec]) -> Iterator[Arrays]:
+def load_data(
+    source: DataSource, specs: Sequence[InputSpec], images: ImageOptions | None = None
+) -> Iterator[Arrays]:
     """Yields one set of inputs per run of the model.
 
     Samples along axis 0 are cut into the model's batch; samples that do not fill a fixed batch are left out.
@@ -25,9 +30,11 @@ def load_data(source: DataSource, specs: Sequence[InputSpec]) -> Iterator[Arrays
     Args:
         source: file, folder or arrays by input name.
         specs: the model's inputs.
+        images: how images become inputs.
 
     Raises:
         InputError: the data cannot be read or does not fit the inputs.
+        MissingDependency: images need Pillow.
     """
     if isinstance(source, Mapping):
         yield from _cut(dict(source), specs, "data")
@@ -39,13 +46,18 @@ def load_data(source: DataSource, specs: Sequence[InputSpec]) -> Iterator[Arrays
     for arrays, label, whole in _read(path, specs):
         found = True
         yield from [_fitted(arrays, specs, label)] if whole else _cut(arrays, specs, label)
-    if not found:
-        raise InputError(f"{path}: holds no .npz, .npy or test_data_set_* with input_*.pb")
+    if found:
+        return
+    files = image_files(path)
+    if not files:
+        raise InputError(f"{path}: holds no .npz, .npy, image or test_data_set_* with input_*.pb")
+    yield from load_images(files, specs, images or ImageOptions(), MAX_BATCH)
 
 
 def _read(path: Path, specs: Sequence[InputSpec]) -> Iterator[tuple[Arrays, str, bool]]:
     if path.is_file():
-        yield _read_file(path, specs), path.name, False
+        if not image_files(path):
+            yield _read_file(path, specs), path.name, False
         return
     sets = sorted(path.glob("test_data_set_*")) or ([path] if (path / "input_0.pb").exists() else [])
     if sets:
@@ -66,7 +78,7 @@ def _read_file(path: Path, specs: Sequence[InputSpec]) -> Arrays:
             raise InputError(f"{path.name}: one array, but the model has {len(specs)} inputs; use .npz")
         return {specs[0].name: _load(path)}
     if path.suffix != ".npz":
-        raise InputError(f"{path.name}: neither .npz nor .npy")
+        raise InputError(f"{path.name}: neither .npz nor .npy nor an image")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
@@ -98,9 +110,11 @@ def _read_test_set(folder: Path, specs: Sequence[InputSpec]) -> Arrays:
 def _cut(arrays: Mapping[str, np.ndarray], specs: Sequence[InputSpec], label: str) -> list[Arrays]:
     """Cuts samples into batches of the size that the model wants."""
     known = {spec.name: spec for spec in specs}
-    given = {name: np.asarray(array) for name, array in arrays.items() if name in known}
+    given = {name: np.asarray(array) for name, array in arrays.items()}
     batched = {
-        name: known[name].shape[0] for name, array in given.items() if known[name].shape and array.ndim
+        name: known[name].shape[0]
+        for name, array in given.items()
+        if name in known and known[name].shape and array.ndim
     }
     fixed = {size for size in batched.values() if isinstance(size, int)}
     counts = {given[name].shape[0] for name in batched}
@@ -119,7 +133,7 @@ def _cut(arrays: Mapping[str, np.ndarray], specs: Sequence[InputSpec], label: st
             specs,
             label,
         )
-        for start in range(0, max(last, 1), step)
+        for start in range(0, last, step)
     ]
 
 
@@ -127,7 +141,8 @@ def _fitted(arrays: Mapping[str, np.ndarray], specs: Sequence[InputSpec], label:
     result: Arrays = {}
     for spec in specs:
         if spec.name not in arrays:
-            raise InputError(f"{label}: no array named '{spec.name}'")
+            there = ", ".join(f"'{name}'" for name in sorted(arrays)[:8])
+            raise InputError(f"{label}: no array named '{spec.name}'; there is {there or 'none'}")
         array = np.asarray(arrays[spec.name])
         shape = list(array.shape)
         if len(shape) != len(spec.shape) or any(
@@ -144,4 +159,10 @@ def _converted(array: np.ndarray, spec: InputSpec, label: str) -> np.ndarray:
     text = array.dtype.kind in "UST"
     if text != (spec.dtype.kind in "OUST") or (array.dtype.kind == "f" and not spec.floating):
         raise InputError(f"{label}: '{spec.name}' has type {array.dtype}, the model wants {spec.dtype}")
-    return array.astype(object if text else spec.dtype)
+    if text:
+        return array.astype(object)
+    with np.errstate(over="ignore"):
+        converted = array.astype(spec.dtype)
+    if not spec.floating and not np.array_equal(converted, array):
+        raise InputError(f"{label}: '{spec.name}' holds numbers that do not fit {spec.dtype}")
+    return converted

@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from normfold.errors import InputError
-from normfold.evaluation import Evaluator, NotCovered
+from normfold.evaluation import EvaluationFailed, Evaluator, NotCovered
 from normfold.reporting.report import Verification
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
 from normfold.verification.decisions import Cut, cut_model, find_cut, tapped
 from normfold.verification.failure import parts_at, save_failure
-from normfold.verification.graph_index import GraphIndex, is_random
+from normfold.verification.graph_index import GraphIndex, first_output, is_random
 from normfold.verification.headtohead import HeadToHead, Remark
 from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger
@@ -78,9 +78,14 @@ class EndToEnd:
         """
         for difference in signature_differences(self._original, self._folded):
             self._ledger.add("fail", "NF207", difference)
-        if any(is_random(node) for graph in self._original.graphs() for node in graph):
-            self._ledger.add("inconclusive", "NF213", "the original holds a random operator")
-            return False
+        for model, name in ((self._original, "original"), (self._folded, "other model")):
+            random = next((node for graph in model.graphs() for node in graph if is_random(node)), None)
+            if random is not None:
+                what = "dropout in training mode" if random.op_type == "Dropout" else random.op_type
+                self._ledger.add(
+                    "inconclusive", "NF213", f"the {name} is random: {what} at '{first_output(random)}'"
+                )
+                return False
         if self._ledger.has("fail"):
             return False
         try:
@@ -294,4 +299,4 @@ class _Attempt:
         try:
             return self._evaluator.run(inputs, self._outputs)
         except NotCovered as error:
-            raise Unaccepted(str(error)) from error
+            raise Unaccepted(str(error), rejected=isinstance(error, EvaluationFailed)) from error

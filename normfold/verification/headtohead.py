@@ -271,6 +271,10 @@ class HeadToHead:
             remark(weight="fail", code="NF206", sentence=f"{where}: {judgement.reason}")
         elif judgement.status == "uncertain":
             remark(weight="inconclusive", code="NF211", sentence=f"{where}: {judgement.reason}")
+        if judgement.flips is not None and judgement.flips.beyond:
+            flips = f"{judgement.flips.beyond} of {judgement.flips.rows} rows change their label"
+            sentence = f"{where}{_level(optimize)}: {flips} by more than rounding"
+            remark(weight="fail", code="NF218", sentence=sentence)
 
     def _check_tolerances(
         self, provider: str, optimize: bool, original: Sequence[Arrays], folded: Sequence[Arrays]

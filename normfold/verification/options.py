@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from normfold.verification.image_options import ImageOptions
+
 ModelSource = str | os.PathLike[str] | ir.Model
 """A model file, or a model in memory."""
 
@@ -22,7 +24,9 @@ class VerifyOptions:
 
     Attributes:
         data: real inputs, used instead of generated ones: ``.npz`` (keys are input names), ``.npy``, a folder
-            of either, an ONNX test data set, or arrays by input name. Axis 0 of every array counts samples.
+            of either or of images, an ONNX test data set, or arrays by input name. Axis 0 of every array
+            counts samples.
+        image: how images become inputs.
         shapes: full shape of an input by name, for inputs with dynamic axes.
         dims: size of a named dynamic axis by its name.
         providers: execution providers that must be exercised, such as ``("cpu", "cuda")``. Empty: the CPU
@@ -40,6 +44,7 @@ class VerifyOptions:
     """
 
     data: DataSource | None = None
+    image: ImageOptions | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     providers: tuple[str, ...] = ()

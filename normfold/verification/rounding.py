@@ -3,6 +3,7 @@ be?"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from normfold.verification.inputs import is_floating, machine_epsilon
+from normfold.verification.labels import Flips, label_flips
 
 FACTOR = 4.0
 """The folded model may err this many times as much as the original and newly rounded weights do; see
@@ -40,6 +42,7 @@ class Judgement:
         bound: what ``e1`` may be.
         peak: largest absolute value of the reference.
         reason: one clause where the status is not ``pass``.
+        flips: what became of the labels of a classifier, ``None`` for other outputs.
     """
 
     output: str
@@ -51,6 +54,7 @@ class Judgement:
     bound: float = 0.0
     peak: float = 0.0
     reason: str = ""
+    flips: Flips | None = None
 
     def as_dict(self, provider: str, optimizations: bool, bound_from: str) -> dict[str, Any]:
         """The entry of the report; numbers that JSON cannot hold are ``None``."""
@@ -72,6 +76,7 @@ class Judgement:
             "status": self.status,
             **numbers,
             "bound_from": bound_from,
+            **({"labels": dataclasses.asdict(self.flips)} if self.flips is not None else {}),
         }
 
 
@@ -127,7 +132,10 @@ def judge(
     e0, rms0 = _errors(reference, original, masks)
     e1, rms1 = _errors(reference, folded, masks)
     bound = max(FACTOR * (e0 + response), ULPS * ulp(peak, original[0].dtype))
-    judged = partial(Judgement, output, e0=e0, e1=e1, rms0=rms0, rms1=rms1, bound=bound, peak=peak)
+    flips = label_flips(reference, original, folded, bound)
+    judged = partial(
+        Judgement, output, e0=e0, e1=e1, rms0=rms0, rms1=rms1, bound=bound, peak=peak, flips=flips
+    )
     if max(e0, response) > TOO_UNCERTAIN * peak and e1 > ULPS * ulp(peak, original[0].dtype):
         own = max(e0, response)
         reason = f"the original's own error of {own:.2g} is above 1 % of its largest value, {peak:.2g}"

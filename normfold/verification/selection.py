@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from normfold.errors import InputError
 from normfold.verification.data import load_data
 from normfold.verification.inputs import (
     FAMILIES,
@@ -40,7 +41,15 @@ Attempt = Callable[[Arrays], Arrays]
 
 
 class Unaccepted(Exception):
-    """The original does not run on an input."""
+    """The original does not run on an input.
+
+    Attributes:
+        rejected: the input is why; otherwise nothing here can run the original.
+    """
+
+    def __init__(self, message: str, *, rejected: bool = True) -> None:
+        super().__init__(message)
+        self.rejected = rejected
 
 
 @dataclass
@@ -80,7 +89,7 @@ def select(
     """
     specs = signature(model, options)
     if options.data is not None:
-        return _from_data(specs, options)
+        return _from_data(specs, options, attempt)
     selection = Selection(description={"source": "generated", "seed": options.seed})
     wanted = 2 if options.thorough else 1
     last = "no sizes to try"
@@ -124,10 +133,17 @@ def _take(
     )
 
 
-def _from_data(specs: Sequence[InputSpec], options: VerifyOptions) -> Selection:
+def _from_data(specs: Sequence[InputSpec], options: VerifyOptions, attempt: Attempt) -> Selection:
     assert options.data is not None
     limit = None if options.thorough else MAX_DATA_RUNS
-    batches = list(islice(load_data(options.data, specs), limit))
+    batches = list(islice(load_data(options.data, specs, options.image), limit))
+    if not batches:
+        raise InputError("the data holds no sample")
+    try:
+        attempt(batches[0])
+    except Unaccepted as error:
+        if error.rejected:
+            raise InputError(f"the original does not run on the given data: {error}") from error
     shapes = {name: list(array.shape) for name, array in batches[0].items()}
     return Selection(batches, {"source": "data", "runs": len(batches), "shapes": shapes})
 

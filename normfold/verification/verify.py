@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
@@ -123,11 +125,19 @@ def _concluded(verification: Verification, ledger: Ledger) -> Verification:
 
 def _loaded(source: ModelSource) -> ir.Model:
     if isinstance(source, ir.Model):
-        return source
+        return _inlined(source.clone()) if source.functions else source
     try:
-        return ir.load(source)
+        return _inlined(ir.load(source))
     except Exception as error:  # protobuf's DecodeError and others share no base
         raise InputError(f"{source}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """The model without local functions, so that what they hold is looked at; as it is where that fails."""
+    if model.functions:
+        with contextlib.suppress(ir.passes.PassError, ValueError):
+            return InlinePass()(model).model
+    return model
 
 
 @contextmanager

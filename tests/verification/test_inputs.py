@@ -193,3 +193,24 @@ def test_unreadable_data_is_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "d.npz", tmp_path / "missing.npz"):
         with pytest.raises(InputError):
             list(load_data(path, specs_of("float[1, 2] x")))
+
+
+def test_numbers_that_do_not_fit_an_integer_type_are_one_line() -> None:
+    with pytest.raises(InputError, match="do not fit uint8"):
+        list(load_data({"x": np.array([[300, 1]])}, specs_of("uint8[1, 2] x")))
+
+
+def test_missing_name_is_told_with_those_that_are_there() -> None:
+    with pytest.raises(InputError, match="no array named 'x'; there is 'a', 'b'"):
+        list(load_data({"b": np.zeros(1), "a": np.zeros(1)}, specs_of("float[1, 2] x")))
+
+
+def test_data_that_the_original_rejects_is_one_line() -> None:
+    model = graph("float[N, 5] x")
+    with pytest.raises(InputError, match="does not run on the given data: wrong size"):
+        select(model, VerifyOptions(data={"x": np.zeros((2, 5))}), accepts({"0": 3}))
+
+
+def test_empty_data_is_one_line() -> None:
+    with pytest.raises(InputError, match="holds no sample"):
+        select(graph("float[N, 5] x"), VerifyOptions(data={"x": np.zeros((0, 5))}), accepts({}))

@@ -1,4 +1,4 @@
-"""The first value where two models part is found, shown with its neighbours, and saved as a pair of models."""
+"""The first value where two models part is found, shown with its neighbours, and saved as a pair."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def test_equal_models_are_matched_one_to_one() -> None:
 
 def test_decision_that_flips_is_traced_to_its_scores() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
-    g (float[64, 16] x) => (int64[64] y) {{ s = MatMul(x, w) t = Neg(s) y = ArgMax<axis = 1, keepdims = 0>(t) }}"""
+    g (float[64, 16] x) => (int64[64] y) {
+        s = MatMul(x, w) t = Neg(s) y = ArgMax<axis = 1, keepdims = 0>(t)
+    }"""
     weight = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
-    models = [
-        model_of(text.replace("{{", "{").replace("}}", "}"), {"w": w}) for w in (weight, weight[:, ::-1])
-    ]
+    models = [model_of(text, {"w": w}) for w in (weight, weight[:, ::-1])]
     assert verify_models(models[0], models[1]).located["value"] == "s"
 
 

@@ -74,7 +74,7 @@ def test_planted_error_fails_end_to_end_without_any_proof(error: str) -> None:
     case = ConvBatchNorm(512, seed=3)
     weight, bias = PLANTED[error](case)
     found = verify_models(case.original(), case.folded(weight, bias))
-    assert found.verdict == "fail" and set(codes(found)) == {"NF203"}
+    assert found.verdict == "fail" and set(codes(found)) == {"NF203", "NF217"}
 
 
 def test_right_fold_of_512_channels_passes_end_to_end() -> None:
@@ -253,3 +253,126 @@ def test_crash_of_the_runtime_is_inconclusive() -> None:
     assert found.verdict in ("inconclusive", "pass")
     if found.verdict == "inconclusive":
         assert "NF205" in codes(found)
+
+
+TYPES = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 4] x, int64[N] i, bool[N] b, string[N] s, uint8[N, 4] u)
+=> (float[N, 4] y, string[N] t, bool[N] c) {{
+    m = MatMul(x, w)
+    g = Gather(table, i)
+    v = Cast<to = 1>(u)
+    a = Add(m, g)
+    d = Add(a, v)
+    k = Unsqueeze(b, axes)
+    y = Where(k, d, {other})
+    t = Identity(s)
+    c = Not(b)
+}}"""
+
+
+def typed(error: float = 0.0, other: str = "a") -> ir.Model:
+    rng = np.random.default_rng(0)
+    weight, table = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 4), (3, 4)))
+    constants = {"w": weight * np.float32(1 + error), "table": table, "axes": np.array([1])}
+    return model_of(TYPES.format(other=other), constants)
+
+
+def test_inputs_of_every_type_run_in_onnxruntime_and_the_evaluator() -> None:
+    found = verify_models(typed(), typed())
+    assert found.verdict == "pass" and found.messages == []
+    assert {r["bound_from"] for r in found.rounding} == {"float64"}
+    assert verify_models(typed(), typed(error=1e-4)).verdict == "fail"
+    assert verify_models(typed(), typed(other="m")).verdict == "fail"
+
+
+def test_real_data_of_every_type(tmp_path: Path) -> None:
+    arrays = {
+        "x": np.random.default_rng(1).standard_normal((10, 4)).astype(np.float32),
+        "i": np.arange(10) % 3,
+        "b": np.arange(10) % 2 == 0,
+        "s": np.array(list("abcdefghij")),
+        "u": np.full((10, 4), 200, np.uint8),
+    }
+    np.savez(tmp_path / "d.npz", **arrays)  # type: ignore[arg-type]
+    found = verify_models(typed(), typed(), VerifyOptions(data=tmp_path / "d.npz"))
+    assert found.verdict == "pass" and found.inputs["runs"] == 2
+    arrays["i"] = arrays["i"] + 100
+    with pytest.raises(InputError, match=r"does not run on the given data: .*out of"):
+        verify_models(typed(), typed(), VerifyOptions(data=arrays))
+
+
+RANDOM = {
+    "operator": "r = RandomNormalLike(x) y = Add(x, r)",
+    "dropout": "t = Constant<value = bool {1}>() y = Dropout(x, , t)",
+    "function": "y = l.f(x)",
+    "branch": "c = Constant<value = bool {1}>() y = If(c) <then_branch = a () => (float[2, 3] z)"
+    " { z = RandomUniformLike(x) }, else_branch = b () => (float[2, 3] w) { w = Neg(x) }>",
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize("first", [True, False])
+def test_random_models_are_refused_with_a_code(kind: str, first: bool) -> None:
+    header = '<ir_version: 8, opset_import: ["" : 17, "l" : 1]> g (float[2, 3] x) => (float[2, 3] y)'
+    function = '<domain: "l", opset_import: ["" : 17]> f (x) => (y) { r = RandomNormalLike(x) y = Add(x, r) }'
+    random, plain = (
+        model_of(f"{header} {{ {body} }} {function}", {}) for body in (RANDOM[kind], "y = Neg(x)")
+    )
+    found = verify_models(*((random, plain) if first else (plain, random)))
+    assert found.verdict == "inconclusive" and codes(found) == ["NF213"]
+    assert ("the original is random" if first else "the other model is random") in found.messages[0]
+
+
+def test_dropout_in_evaluation_mode_is_not_random() -> None:
+    header = '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 3] x) => (float[2, 3] y)'
+    dropout, identity = (
+        model_of(f"{header} {{ {body} }}", {}) for body in ("y = Dropout(x)", "y = Identity(x)")
+    )
+    assert verify_models(dropout, identity).verdict == "pass"
+
+
+def test_missing_output_fails() -> None:
+    two = model_of(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y, float[2] z)'
+        " { y = Neg(x) z = Abs(x) }",
+        {},
+    )
+    one = two.clone()
+    one.graph.outputs.pop()
+    found = verify_models(two, one)
+    assert found.verdict == "fail" and found.messages[0] == "NF207: output 'z' is missing"
+
+
+def test_output_of_another_shape_at_run_time_fails() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 3] x) => (float[N, M] y) {{ y = {op}(x) }}'
+    found = verify_models(model_of(text.format(op="Neg"), {}), model_of(text.format(op="Transpose"), {}))
+    assert found.verdict == "fail" and found.messages[0].endswith("shape [3, 2] for [2, 3]")
+
+
+def behind_transpose(spelling: str) -> ir.Model:
+    """A MatMul whose rows, after a Transpose, are scaled and shifted: as many rows as columns."""
+    rng = np.random.default_rng(0)
+    constants = {name: rng.uniform(0.5, 2.0, 4).astype(np.float32) for name in "sbmv"}
+    scale = constants["s"] / np.sqrt(constants["v"] + np.float32(1e-5))
+    shift = constants["b"] - constants["m"] * scale
+    bodies = {
+        "batchnorm": ("y = BatchNormalization(t, s, b, m, v)", constants),
+        "affine": ("k = Mul(t, scale) y = Add(k, shift)", {"scale": scale, "shift": shift}),
+    }
+    body, used = bodies[spelling]
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[4, 6] x) => (float[4, 4] y) {{
+        a = MatMul(x, w) t = Transpose<perm = [1, 0]>(a) {body} }}"""
+    return model_of(text, {"w": rng.standard_normal((6, 4)).astype(np.float32), **used})
+
+
+def test_original_that_the_runtime_changes_is_a_warning() -> None:
+    """onnxruntime 1.31 fuses MatMul and BatchNormalization through a Transpose, on the wrong axis."""
+    found = verify_models(behind_transpose("batchnorm"), behind_transpose("affine"))
+    assert found.verdict == "pass" and codes(found) == ["NF210"]
+    assert found.messages[0].startswith("NF210: cpu changes output 'y' of the original: error ")
+
+
+def test_folded_model_that_the_runtime_changes_fails() -> None:
+    found = verify_models(behind_transpose("affine"), behind_transpose("batchnorm"))
+    assert found.verdict == "fail" and codes(found)[0] == "NF215"
+    assert found.messages[-1].startswith("NF217: ")
