@@ -59,8 +59,8 @@ def inlined(model: ir.Model) -> ir.Model:
 def batchnorm_layers(model: ir.Model) -> list[NormLayer]:
     """Reads every BatchNormalization with constant parameters, in graph order, subgraphs included.
 
-    Parameters may be expressions of constants. A node that normalises a constant is left out: it is a
-    spelling of a standardised weight, not a layer. Bodies of local functions are not entered; see ``inlined``.
+    Parameters may be expressions of constants. A node that normalises a constant is left out: it spells a
+    standardised weight, and is no layer. Bodies of local functions are not entered; see ``inlined``.
 
     Args:
         model: is not changed, and holds the nodes of the result.
