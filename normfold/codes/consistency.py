@@ -199,8 +199,8 @@ _DATA: tuple[Code, ...] = (
         "momentum the wrong way round",
         "The running statistics lie close to their initial values 0 and 1, by one common share in every "
         "layer.",
-        "torch weighs the new batch by momentum, Keras, TensorFlow and ONNX the old value: 0.99 or 0.01 in"
-        " the wrong framework keeps either too little or too much.",
+        "The momentum of torch weighs the new batch, that of Keras, TensorFlow and ONNX the old value: "
+        "0.99 or 0.01 in the wrong framework keeps either too little or too much.",
         "Use 1 - momentum, and estimate the statistics again: normfold calibrate.",
     ),
     Code(

@@ -2,7 +2,7 @@
 
 The interface between the parts of this package:
 
-- ``layers.batchnorm_layers(model) -> list[NormLayer]`` reads the BatchNormalizations with constant parameters.
+- ``layers.batchnorm_layers(model) -> list[NormLayer]`` reads every BatchNormalization of constants.
 - ``static.static_findings(model) -> list[Finding]`` needs the model alone.
 - ``drift.data_findings(model, batches, …) -> DataReport`` compares running statistics with those of data.
 - ``calibration.calibrate(model, batches, …) -> Calibrated`` re-estimates the running statistics.
