@@ -17,6 +17,7 @@ COMMANDS = {
     "fold": "Fold a model, prove the result, write it.",
     "inspect": "List what a fold would do to a model.",
     "verify": "Compare two models.",
+    "bench": "Time two models against each other.",
     "explain": "Say what a reason code means.",
 }
 

@@ -110,7 +110,7 @@ fold_options = _stack(
 )
 """What a fold may do."""
 
-verification_options = _stack(
+input_options = _stack(
     [
         click.option(
             "--data",
@@ -118,14 +118,14 @@ verification_options = _stack(
             "data",
             type=click.Path(path_type=str),
             metavar="PATH",
-            help="Verify on real inputs: an .npz keyed by input name (axis 0 is samples), or a folder of "
-            ".npy, .npz or images, or of ONNX test data sets.",
+            help="Real inputs: an .npz keyed by input name (axis 0 is samples), an .npy, or a folder of "
+            "them, of ONNX test data sets, or of images.",
         ),
         click.option(
             "--image",
-            metavar="size=224,mean=M/M/M,std=S/S/S,layout=nchw",
-            help="How images of --data become inputs: (pixel/255 - mean) / std, stretched to the size "
-            "(224 or 224x320). Also scale=1 (instead of 255) and order=bgr. Every part is optional.",
+            metavar="size=224,mean=…,std=…",
+            help="How images in --data become inputs: (pixel / 255 − mean) / std, numbers of channels "
+            "joined by '/'. Also scale=1, layout=nhwc, order=bgr.",
         ),
         click.option(
             "--shape",
@@ -143,6 +143,14 @@ verification_options = _stack(
             metavar="NAME=SIZE",
             help="Size of a named dynamic axis. Repeatable.",
         ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated inputs."),
+    ]
+)
+"""Which inputs the models run on."""
+
+verification_options = _stack(
+    [
+        input_options,
         click.option(
             "--ep",
             "providers",
@@ -150,7 +158,6 @@ verification_options = _stack(
             metavar="NAME",
             help="Execution provider that must run both models, such as cpu or cuda. Repeatable.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated inputs."),
         click.option(
             "--thorough", is_flag=True, help="All kinds and sizes of inputs, without a time budget."
         ),

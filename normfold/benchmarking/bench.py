@@ -1,0 +1,231 @@
+"""The comparison: which inputs, which providers, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from normfold.benchmarking.statistics import compare
+from normfold.benchmarking.timing import time_pair
+from normfold.errors import Inconclusive, InputError, MissingDependency
+from normfold.loading import ModelLike, Source
+from normfold.pipeline import Progress, Run
+from normfold.reporting.report import Finding, Measurement, Report
+from normfold.verification import parse_image_options
+from normfold.verification.inputs import Arrays, InputSpec, signature
+from normfold.verification.options import DataSource, VerifyOptions
+from normfold.verification.providers import run_model
+from normfold.verification.runtime import (
+    CPU,
+    Runtime,
+    RuntimeCrashed,
+    RuntimeRefused,
+    onnxruntime_installed,
+    provider_name,
+    write_model,
+)
+from normfold.verification.selection import Unaccepted, select
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What a caller can decide.
+
+    Attributes:
+        providers: execution providers, such as ``("cpu", "cuda")``.
+        batches: sizes of the batch axis; empty for one run size, with a batch of 1 where it is open.
+        threads: intra-op threads; 0 leaves the choice to onnxruntime.
+        rounds: how often the models take turns.
+        data: real inputs, as for ``verify``.
+        image: how images become inputs, such as ``"size=224,mean=0.5"``.
+        shapes: full shape of an input by name.
+        dims: size of a named dynamic axis.
+        seed: of inputs and of the bootstrap.
+        timeout_seconds: limit for one provider and batch size.
+    """
+
+    providers: Sequence[str] = ("cpu",)
+    batches: Sequence[int] = ()
+    threads: int = 0
+    rounds: int = 30
+    data: DataSource | None = None
+    image: str | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+    timeout_seconds: float = 300.0
+
+
+def bench(
+    a: ModelLike, b: ModelLike, options: BenchOptions | None = None, *, progress: Progress | None = None
+) -> Report:
+    """Times two models of the same signature in turns, per provider and batch size.
+
+    Args:
+        a: the first model: path, protobuf or onnx_ir model.
+        b: the second.
+        options: inputs, providers, effort.
+        progress: is called with the name of each phase when it begins.
+
+    Returns:
+        The report with its ``measurements``. ``report.exit`` is 3 if a provider could not be exercised.
+
+    Raises:
+        InputError: a model or an option cannot be used.
+        Inconclusive: NF208, no generated input runs.
+        MissingDependency: onnxruntime is not installed.
+    """
+    options = options or BenchOptions()
+    with Run("bench", progress) as run:
+        if not onnxruntime_installed():
+            raise MissingDependency(
+                "bench needs onnxruntime: pip install 'normfold[cpu]' or 'normfold[cuda]'"
+            )
+        sources = run.load(a), run.load(b)
+        with Runtime(options.timeout_seconds) as runtime:
+            bencher = _Bencher(sources, options, runtime, run.report)
+            for batch in options.batches or (None,):
+                with run.phase("inputs"):
+                    arrays = bencher.inputs(batch)
+                for provider in dict.fromkeys(map(provider_name, options.providers)):
+                    with run.phase("time"):
+                        bencher.measure(provider, batch, arrays)
+    return run.report
+
+
+class _Bencher:
+    def __init__(
+        self, sources: tuple[Source, Source], options: BenchOptions, runtime: Runtime, report: Report
+    ) -> None:
+        self._models = sources[0].model, sources[1].model
+        self._options, self._runtime, self._report = options, runtime, report
+        self._files = _file(sources[0], runtime, "a"), _file(sources[1], runtime, "b")
+        _require_equal_signatures(*(signature(model) for model in self._models))
+
+    def inputs(self, batch: int | None) -> Arrays:
+        """One set of inputs that the first model accepts.
+
+        Raises:
+            InputError: the sizes do not fit the model.
+            Inconclusive: NF208.
+        """
+        options = self._options
+        chosen = VerifyOptions(
+            data=options.data,
+            image=None if options.image is None else parse_image_options(options.image),
+            shapes=options.shapes,
+            dims={**self._batch_sizes(batch), **options.dims},
+            seed=options.seed,
+        )
+        if batch is not None:
+            _require_batch(signature(self._models[0], chosen), batch)
+        selection = select(self._models[0], chosen, self._attempt)
+        if not selection.batches:
+            raise Inconclusive(
+                f"no generated input runs, give --shape or --data: {selection.failure}", code="NF208"
+            )
+        return selection.batches[0]
+
+    def _batch_sizes(self, batch: int | None) -> dict[str, int]:
+        """The open axes that are only ever the first of an input: batches."""
+        specs = signature(self._models[0])
+        first = {spec.shape[0] for spec in specs if spec.shape}
+        later = {size for spec in specs for size in spec.shape[1:]}
+        return {size: batch or 1 for size in first - later if isinstance(size, str)}
+
+    def _attempt(self, arrays: Arrays) -> Arrays:
+        outputs = [value.name or "" for value in self._models[0].graph.outputs]
+        last = ""
+        for provider in (CPU, *map(provider_name, self._options.providers)):
+            outcome = run_model(
+                self._runtime, self._files[0], provider, [arrays], outputs, optimize=False, options={}
+            )
+            if outcome.status == "ok":
+                return outcome.runs[0]
+            last = last or outcome.detail
+        raise Unaccepted(last)
+
+    def measure(self, provider: str, batch: int | None, arrays: Arrays) -> None:
+        """Times both models on one provider, or says why not."""
+        name = provider.removesuffix("ExecutionProvider").lower()
+        if not self._is_exercised(provider, name, arrays):
+            return
+        try:
+            times = time_pair(
+                self._files,
+                provider,
+                arrays,
+                threads=self._options.threads,
+                rounds=self._options.rounds,
+                timeout_seconds=self._options.timeout_seconds,
+                folder=self._runtime.folder,
+            )
+        except RuntimeCrashed as error:
+            self._give_up("NF205", f"{name}: {error}")
+            return
+        except RuntimeRefused as error:
+            self._give_up("NF212", f"{name}: {error}")
+            return
+        found = compare(times.a, times.b, self._options.seed)
+        sizes = {name: list(array.shape) for name, array in arrays.items()}
+        self._report.measurements.append(
+            Measurement(
+                provider=name,
+                batch=batch if batch is not None else _common_batch(arrays),
+                shapes=sizes,
+                a=found.a,
+                b=found.b,
+                spread_a=found.spread_a,
+                spread_b=found.spread_b,
+                speedup=found.speedup,
+                interval=found.interval,
+                rounds=self._options.rounds,
+                runs_per_round=times.runs_per_round,
+                threads=self._options.threads,
+                io_binding=times.io_binding,
+            )
+        )
+
+    def _is_exercised(self, provider: str, name: str, arrays: Arrays) -> bool:
+        """Whether both models run there, as they would be deployed; lists what runs elsewhere."""
+        for model, file in zip("AB", self._files, strict=True):
+            outcome = run_model(self._runtime, file, provider, [arrays], [], optimize=True, options={})
+            if outcome.status != "ok":
+                code = {"crashed": "NF205", "refused": "NF212"}.get(outcome.status, "NF204")
+                self._give_up(code, f"{name}, model {model}: {outcome.detail}")
+                return False
+            self._report.verification.providers.append(outcome.as_dict(name, model, True))
+        return True
+
+    def _give_up(self, code: str, message: str) -> None:
+        finding = Finding(code, "error", message)
+        if finding not in self._report.findings:
+            self._report.findings.append(finding)
+        self._report.exit = Inconclusive.exit_code
+
+
+def _file(source: Source, runtime: Runtime, name: str) -> Path:
+    origin = source.origin
+    return write_model(origin, runtime.folder, name) if isinstance(origin, ir.Model) else origin
+
+
+def _require_equal_signatures(a: Sequence[InputSpec], b: Sequence[InputSpec]) -> None:
+    first, second = ({spec.name: spec.dtype for spec in specs} for specs in (a, b))
+    if first != second:
+        name = next(name for name in {**first, **second} if first.get(name) != second.get(name))
+        raise InputError(f"input '{name}' is not the same in both models", code="NF207")
+
+
+def _require_batch(specs: Sequence[InputSpec], batch: int) -> None:
+    fixed = next((spec for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
+    if not any(spec.shape and spec.shape[0] == batch for spec in specs):
+        size = "no batch axis" if fixed is None else f"a batch of {fixed.shape[0]}"
+        raise InputError(f"--batch {batch}: the model has {size}", code="NF900")
+
+
+def _common_batch(arrays: Arrays) -> int | None:
+    sizes = {array.shape[0] for array in arrays.values() if array.ndim}
+    return sizes.pop() if len(sizes) == 1 else None
