@@ -43,15 +43,17 @@ def _check_subnormal(node: NodeView, before: Constant64, after: Array64, smalles
 
     Unless its factor is subnormal itself: then the original model had lost them already.
     """
-    if np.abs(after).max(axis=None, initial=0.0) == 0.0:
-        return
-    original = before.compute()
     limit = smallest_normal / 4
+    sizes = np.abs(after)
     for axis in (0, 1):
         others = tuple(i for i in range(after.ndim) if i != axis)
-        new, old = np.abs(after).max(axis=others), np.abs(original).max(axis=others)
+        new = sizes.max(axis=others, initial=0.0)
+        small = (new > 0) & (new < limit)
+        if not small.any():
+            continue
+        old = np.abs(before.compute()).max(axis=others, initial=0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            lost = (new > 0) & (new < limit) & (old >= limit) & (new / old >= smallest_normal)
+            lost = small & (old >= limit) & (new / old >= smallest_normal)
         if lost.any():
             channel = int(np.argmax(lost))
             raise Refused(

@@ -13,7 +13,7 @@ from normfold.planning.ranges import check_affine, check_ranges, safe_shift
 from normfold.planning.walk import Table, walk_backward, walk_forward
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.virtual import is_virtual, virtual
+from normfold.recognition.virtual import VirtualAffine, is_virtual, virtual
 from normfold.refusal import Refused
 
 # What says least about a site: used only when no other refusal is at hand.
@@ -23,7 +23,7 @@ _UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
 class Planner:
     """Finds the cheapest exact way to remove the affine of a virtual node. Changes nothing.
 
-    Every plan either removes a virtual node at no higher cost, or lowers the cost: so planning ends.
+    Every plan either removes a node at no higher cost, or lowers the cost: so planning ends.
 
     ``keep`` names values whose producers are left as they are.
     """
@@ -56,7 +56,7 @@ class Planner:
             after = self._cost_after(plan)
             budget = self._plus_composed(before, plan)
             if plan.route.rest is None and not plan.deposits:
-                if after.at_most(budget):
+                if after.at_most(budget) and _shortens(plan):
                     return plan
                 refusals.append(Refused("NF122", "where it could go it would touch more elements"))
             elif after.below(budget) and (best is None or after.below(best[0])):
@@ -180,6 +180,17 @@ class Planner:
         if not is_bias(affine, value, self._workspace):
             times = passes(affine, from_batchnorm=from_batchnorm)
             cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
+
+
+def _shortens(plan: Plan) -> bool:
+    """Whether a plan without leftovers takes fewer nodes: two scalars that meet may be two nodes still."""
+    composed = [(virtual(node), affine) for walk in plan.walks for node, affine in walk.composed.items()]
+    before = sum(_nodes(content, content.affine) for content in (virtual(plan.site), *(c for c, _ in composed)))
+    return sum(_nodes(content, affine) for content, affine in composed) < before
+
+
+def _nodes(content: VirtualAffine, affine: Affine) -> int:
+    return passes(affine, from_batchnorm=content.batchnorm is not None)
 
 
 def is_bias(affine: Affine, value: ir.Value, workspace: Workspace) -> bool:
