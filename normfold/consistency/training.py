@@ -1,0 +1,158 @@
+"""Models that normalise with the statistics of the batch, and with an open batch axis.
+
+Training mode means here what it means to a BatchNormalization layer alone: ``y = γ·(x − m)/√(v + ε) + β`` with the
+mean ``m`` and the biased variance ``v`` of the batch. Dropout stays off.
+https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.consistency.layers import NormLayer, batchnorm_layers
+from normfold.consistency.statistics import Batch, image_count, output_names
+from normfold.evaluation import Evaluator, NotCovered
+from normfold.preparation.workspace import Workspace
+
+# The opsets whose node says by an attribute alone that it trains: 15 per channel, 6 with ``spatial = 0``.
+_PER_CHANNEL, _PER_ELEMENT = 15, 6
+_SAME = 1e-9
+
+
+def running_layers(model: ir.Model) -> list[NormLayer]:
+    """The layers of the main graph that use running statistics: those that can drift."""
+    return [
+        layer for layer in batchnorm_layers(model) if layer.node.graph is model.graph and not layer.training
+    ]
+
+
+def is_per_channel(layer: NormLayer) -> bool:
+    """Whether the layer has one pair of statistics per channel; ``spatial = 0`` has one per element."""
+    return layer.node.attributes.get_int("spatial", 1) == 1
+
+
+def with_batch_statistics(model: ir.Model, sites: Collection[str] | None = None) -> ir.Model:
+    """A copy whose layers normalise with batch statistics, for float64 evaluation only.
+
+    onnxruntime's kernel for this updates running statistics in place, and shared initializers with them.
+
+    Args:
+        model: is not changed.
+        sites: output values of the layers that are to train; ``None`` is every layer in the main graph.
+    """
+    copy = model.clone()
+    for layer in running_layers(copy):
+        if sites is not None and layer.site not in sites:
+            continue
+        node = layer.node
+        if is_per_channel(layer):
+            node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
+            node.version = _PER_CHANNEL
+        else:
+            node.attributes["is_test"] = ir.AttrInt64("is_test", 0)
+            node.version = _PER_ELEMENT
+    return copy
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A model that takes any number of images.
+
+    Attributes:
+        model: the model, or a copy of it with relaxed Reshape targets.
+        relaxed: output values of the Reshapes whose targets carried the batch size.
+        closed: why no other batch size than the exported one can be run; ``None`` where any can.
+    """
+
+    model: ir.Model
+    relaxed: tuple[str, ...] = ()
+    closed: str | None = None
+
+
+def open_batch(model: ir.Model, sample: Batch) -> OpenBatch:
+    """Finds a form of the model that runs on batches of any size, and shows that it is one.
+
+    A size baked into the targets of Reshape is relaxed. That nothing else carries it is not argued but tried: with
+    running statistics, two copies of ``sample`` run as one batch must give the outputs of ``sample`` twice.
+
+    Args:
+        model: is not changed.
+        sample: inputs that the model accepts.
+    """
+    images = image_count(sample)
+    if images == 0:
+        return OpenBatch(model, closed="the data holds no image")
+    alone = Evaluator(model).run(sample)
+    reason = _why_closed(model, sample, images, alone)
+    if reason is None:
+        return OpenBatch(model)
+    copy, relaxed = _relaxed(model, images)
+    if relaxed and _why_closed(copy, sample, images, alone) is None:
+        return OpenBatch(copy, relaxed)
+    return OpenBatch(model, closed=reason)
+
+
+def _why_closed(model: ir.Model, sample: Batch, images: int, alone: dict[str, Any]) -> str | None:
+    double = {
+        name: np.concatenate([array, array]) if np.ndim(array) and np.shape(array)[0] == images else array
+        for name, array in sample.items()
+    }
+    try:
+        together = Evaluator(model).run(double)
+    except NotCovered as error:
+        return f"the model does not run on {2 * images} images: {error}"
+    for name in output_names(model):
+        one, two = np.asarray(alone[name]), np.asarray(together[name])
+        if one.dtype.kind != "f":
+            continue
+        if two.shape[:1] != (2 * images,) or two.shape[1:] != one.shape[1:]:
+            return f"output '{name}' has shape {list(two.shape)} for {2 * images} images"
+        scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one))) or 1.0
+        with np.errstate(invalid="ignore"):
+            for part in (two[:images], two[images:]):
+                if not np.allclose(part, one, rtol=0.0, atol=_SAME * scale, equal_nan=True):
+                    return f"output '{name}' of an image depends on the images beside it"
+    return None
+
+
+def _relaxed(model: ir.Model, images: int) -> tuple[ir.Model, tuple[str, ...]]:
+    copy = model.clone()
+    workspace = Workspace(copy)
+    relaxed = []
+    for node in list(copy.graph):
+        if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
+            continue
+        source, target = node.inputs[0], workspace.constants.array(node.inputs[1])
+        into, out = None if source is None else workspace.dims(source), workspace.dims(node.outputs[0])
+        if target is None or not into or not out or node.attributes.get_int("allowzero", 0):
+            continue
+        sizes = _relaxed_target([int(size) for size in target], into, out, images)
+        if sizes is None:
+            continue
+        name = workspace.fresh_name(f"{node.outputs[0].name}:open")
+        constant = ir.Value(name=name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
+        copy.graph.register_initializer(constant)
+        node.replace_input_with(1, constant)
+        relaxed.append(node.outputs[0].name or "")
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None
+    return copy, tuple(relaxed)
+
+
+def _relaxed_target(
+    target: list[int], into: tuple[Any, ...], out: tuple[Any, ...], images: int
+) -> list[int] | None:
+    """The target with axis 0 left open; ``None`` where it does not carry the batch size."""
+    if target[0] in (0, -1) or images not in (into[0], out[0]):
+        return None
+    if into[0] == out[0]:
+        return [0, *target[1:]]
+    if not all(isinstance(size, int) for size in out[1:]):
+        return None
+    return [-1, *out[1:]]
