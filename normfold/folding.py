@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
+import gc
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
+from normfold.ledger import Ledger, rule_of
 from normfold.options import FoldOptions
 from normfold.planning.branches import find_merge
-from normfold.planning.cost import Elements
 from normfold.planning.crossing import SwitchedOff
 from normfold.planning.dead_bias import find_dead_bias
 from normfold.planning.norm_affine import find_norm_release
@@ -25,12 +26,12 @@ from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner, is_bias, is_kept
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.chains import Chain, Unreadable, find_chains
+from normfold.recognition.chains import Unreadable, find_chains
 from normfold.recognition.idioms import find_idioms
 from normfold.recognition.normalisations import kept_site, kind_of
 from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
 from normfold.refusal import Refused
-from normfold.reporting.report import Action, Site
+from normfold.reporting.report import Site
 from normfold.rewriting.apply import apply_plan, drop_bias, release_norm
 from normfold.rewriting.branches import apply_merge
 from normfold.rewriting.bypass import bypass_no_ops
@@ -71,17 +72,31 @@ def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
     if original.functions:
         original = InlinePass()(original).model
     work = original.clone()
-    folder = _Folder(work, options or FoldOptions())
-    folder.run()
-    changed = any(site.action != "kept" for site in folder.sites) or folder.frozen
+    with _collector_paused():
+        folder = _Folder(work, options or FoldOptions())
+        folder.run()
+    sites = folder.ledger.sites()
+    changed = any(site.action != "kept" for site in sites) or folder.frozen
     return Folded(
         original=original,
         model=work if changed else original.clone(),
         exact=folder.exact(),
-        sites=folder.sites,
+        sites=sites,
         changed=changed,
-        provenance=folder.provenance(),
+        provenance=folder.ledger.provenance(),
     )
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No cyclic garbage collection: over a model of ten thousand nodes it takes as long as the fold itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def refold(model: ir.Model) -> tuple[ir.Model, Mapping[str, Callable[[], Array64]]]:
@@ -97,8 +112,7 @@ class _Folder:
         self._workspace = Workspace(model, freeze_initializers=options.freeze_initializers)
         off = SwitchedOff()
         self._table = {op: off if rule_of(op) in options.skip else entry for op, entry in TABLE.items()}
-        self._records: list[SiteRecord] = []
-        self.sites: list[Site] = []
+        self.ledger = Ledger(self._workspace)
         self.frozen = False
 
     def run(self) -> None:
@@ -121,37 +135,19 @@ class _Folder:
         if self._options.fold_norm_affine:
             idioms.anchored.clear()
         for value, operators in idioms.norms:
-            self.sites.append(kept_site(value.name or "", "layernorm", operators))
+            self.ledger.settle(kept_site(value.name or "", "layernorm", operators))
         for graph in list(self._workspace.model.graphs()):
             for found in list(find_chains(graph, self._workspace, idioms)):
                 if isinstance(found, Unreadable):
-                    self._keep_unreadable(found)
+                    self.ledger.kept(found.node, found.refusal)
                 elif found.y.uses() or found.y.is_graph_output():
-                    virtuals.append(self._raise_chain(found))
+                    virtuals.append(raise_chain(found, self._workspace))
+                    self.ledger.open(virtual(virtuals[-1]).records)
             for node in graph:
                 kind = kind_of(node.domain, node.op_type)
                 if kind is not None:
-                    self.sites.append(kept_site(node.outputs[0].name or "", kind, (node.op_type,)))
+                    self.ledger.settle(kept_site(node.outputs[0].name or "", kind, (node.op_type,)))
         return virtuals
-
-    def _raise_chain(self, chain: Chain) -> ir.Node:
-        node = raise_chain(chain, self._workspace)
-        self._records.extend(virtual(node).records)
-        return node
-
-    def _keep_unreadable(self, found: Unreadable) -> None:
-        node, refusal = found.node, found.refusal
-        kind = "batchnorm" if node.op_type == "BatchNormalization" else "affine"
-        self.sites.append(
-            Site(
-                node.outputs[0].name or "",
-                kind,
-                "kept",
-                code=refusal.code,
-                reason=refusal.detail,
-                nodes=(node.op_type,),
-            )
-        )
 
     def _plan(self, virtuals: list[ir.Node]) -> None:
         planner = Planner(self._workspace, self._table, self._options.keep)
@@ -182,7 +178,7 @@ class _Folder:
                 refused[site] = None
                 continue
             progress = True
-            self._note(site, plan)
+            self.ledger.planned(plan)
             queue.extend(apply_plan(plan, self._workspace))
         return list(refused), progress
 
@@ -199,12 +195,7 @@ class _Folder:
                 name = merge.root.outputs[0].name or ""
                 operators = tuple(n.op_type for n in merge.nodes if not is_virtual(n))
                 conv, records = apply_merge(merge, self._workspace)
-                for record in records:
-                    record.action, record.rule, record.into = "folded", "branches", [conv]
-                    record.code = record.reason = None
-                self._records.append(
-                    SiteRecord(name, "branches", operators, action="merged", rule="branches", into=[conv])
-                )
+                self.ledger.branches_merged(name, operators, conv, records)
         return progress
 
     def _release_norms(self) -> None:
@@ -219,8 +210,8 @@ class _Folder:
                     continue
                 name = node.outputs[0].name or ""
                 release_norm(release, self._workspace)
-                self._records.append(
-                    SiteRecord(name, kind, (node.op_type,), "folded", "norm-affine", into=absorbers)
+                self.ledger.open(
+                    [SiteRecord(name, kind, (node.op_type,), "folded", "norm-affine", into=absorbers)]
                 )
 
     def _drop_dead_biases(self) -> None:
@@ -231,7 +222,7 @@ class _Folder:
                     continue
                 name = node.outputs[0].name or ""
                 drop_bias(node, way, self._workspace)
-                self.sites.append(Site(name, "bias", "folded", rule="dead-shift", nodes=(node.op_type,)))
+                self.ledger.settle(Site(name, "bias", "folded", rule="dead-shift", nodes=(node.op_type,)))
 
     def _try(self, planner: Planner, site: ir.Node) -> Plan | None:
         content = virtual(site)
@@ -244,36 +235,8 @@ class _Folder:
                 return planner.plan(site)
             except Refused as caught:
                 refusal = caught
-        for record in content.records:
-            if record.action != "folded":
-                record.code, record.reason = refusal.code, refusal.detail
+        self.ledger.refused(site, refusal)
         return None
-
-    def _note(self, site: ir.Node, plan: Plan) -> None:
-        """Write down what happens to the sites that this virtual node carries."""
-        absorbers = [n for walk in plan.walks for n, crossing in walk.crossings.items() if crossing.constants]
-        takers = [n for walk in plan.walks for n in walk.composed]
-        stays = [d for d in plan.deposits if not is_bias(d.affine, d.value, self._workspace)]
-        for record in virtual(site).records:
-            record.into = [*absorbers, *takers]
-            record.rule = "+".join(sorted({rule_of(n.op_type) for n in absorbers}) or [_rule_without(plan)])
-            record.code = record.reason = None
-            if stays or plan.route.rest is not None:
-                record.action = "moved"
-                record.elements = self._elements(site, plan)
-            else:
-                record.action = "merged" if takers and not absorbers else "folded"
-
-    def _elements(self, site: ir.Node, plan: Plan) -> tuple[int, int] | None:
-        before, after = Elements(), Elements()
-        before.add(self._workspace.dims(site.outputs[0]))
-        for deposit in plan.deposits:
-            after.add(self._workspace.dims(deposit.value))
-        if plan.route.rest is not None:
-            after.add(self._workspace.dims(site.outputs[0]))
-        if before.number is None or after.number is None:
-            return None
-        return before.number, after.number
 
     def _lower(self) -> None:
         for graph in self._workspace.model.graphs():
@@ -303,7 +266,7 @@ class _Folder:
 
     def _evaluate_expressions(self) -> None:
         for name, operators in evaluate_expressions(self._workspace):
-            self.sites.append(Site(name, "constant", "folded", rule="constant-expression", nodes=operators))
+            self.ledger.settle(Site(name, "constant", "folded", rule="constant-expression", nodes=operators))
 
     def _finish(self) -> None:
         model, workspace = self._workspace.model, self._workspace
@@ -312,9 +275,6 @@ class _Folder:
             self.frozen = _freeze(model)
         settle_names(model)
         list_as_inputs(model, workspace)
-        self.sites.extend(
-            _site(record) for record in self._records if not (record.silent and record.action == "kept")
-        )
 
     def exact(self) -> dict[str, Callable[[], Array64]]:
         return {
@@ -322,48 +282,6 @@ class _Folder:
             for v, constant in self._workspace.constants.exact.items()
             if v.is_initializer() and v.name is not None and constant.dtype in FLOAT_TYPES
         }
-
-    def provenance(self) -> list[dict[str, Any]]:
-        return [
-            {"site": r.name, "rule": r.rule, **_encoded(r.statistics or {})}
-            for r in self._records
-            if r.action != "kept"
-        ]
-
-
-def _rule_without(plan: Plan) -> str:
-    """The rule of a plan that edits no constant."""
-    if any(walk.composed for walk in plan.walks):
-        return "compose"
-    return "move" if plan.deposits or plan.route.rest is not None else "dead-shift"
-
-
-def rule_of(op_type: str) -> str:
-    """The name of an operator's rule in reports and in ``--skip``: ``Conv`` is ``conv``."""
-    return op_type.lower()
-
-
-def _site(record: SiteRecord) -> Site:
-    is_gone = record.action == "folded"
-    return Site(
-        record.name,
-        record.kind,
-        cast("Action", record.action),
-        rule=record.rule,
-        into=tuple(dict.fromkeys(n.outputs[0].name or "" for n in record.into if n.graph is not None)),
-        code=None if is_gone else record.code,
-        reason=None if is_gone else record.reason,
-        nodes=record.operators,
-        elements=record.elements,
-    )
-
-
-def _encoded(statistics: dict[str, object]) -> dict[str, Any]:
-    """Arrays as base64 of little-endian float32: a model with a thousand layers stays readable."""
-    return {
-        name: base64.b64encode(v.astype("<f4").tobytes()).decode() if isinstance(v, np.ndarray) else v
-        for name, v in statistics.items()
-    }
 
 
 def _freeze(model: ir.Model) -> bool:

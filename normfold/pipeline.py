@@ -155,7 +155,7 @@ def _refold(model: ir.Model, options: FoldOptions) -> tuple[ir.Model, Mapping[st
 
 
 def _refuse_unknown_names(model: ir.Model, options: FoldOptions) -> None:
-    from normfold.folding import rule_of
+    from normfold.ledger import rule_of
     from normfold.planning.operators import TABLE
 
     rules = {rule_of(operator) for operator in TABLE}
