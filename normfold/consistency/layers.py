@@ -16,7 +16,7 @@ from normfold.recognition.batchnorm import epsilon_of, is_inference
 _STANDARD = ("", "ai.onnx")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NormLayer:
     """One BatchNormalization whose four parameters are constants of the model.
 
