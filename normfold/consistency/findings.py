@@ -1,4 +1,4 @@
-"""What is done with findings: their order, what has been accepted before, and what they make of the exit code."""
+"""What is done with findings: their order, what was accepted before, and when they fail a run."""
 
 from __future__ import annotations
 

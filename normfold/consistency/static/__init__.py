@@ -1,4 +1,4 @@
-"""Findings that need the model alone. One small file per group; each is a function from ``Subject`` to findings."""
+"""Findings that need the model alone: one small file per group, functions from ``Subject`` to findings."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Caffe's statistics are sums: a converter must divide them by the layer's third blob.
 
-One that forgets it leaves means and variances too large by one factor, about 1000 after long training with the default
-moving_average_fraction of 0.999. What they ought to be can be told from the model: a layer's output had mean β and variance γ²
-in training whatever its statistics say, and the operators up to the next layer make of that a mean which is good to some
-ten percent (``moments``).
+One that forgets it leaves means and variances too large by one factor, about 1000 after long training with
+the default moving_average_fraction of 0.999. What they ought to be can be told from the model: in training
+a layer's output had mean β and variance γ² whatever its statistics say, and the operators up to the next
+layer make of that a mean which is good to some ten percent (``moments``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from normfold.consistency.static.moments import Moments, moments_of
 from normfold.consistency.static.subject import Subject
 from normfold.reporting.report import Finding
 
-_LEAST_FACTOR = 20.0
+_LEAST_FACTOR = 8.0
 _LEAST_CHANNELS = 4
 _LEAST_COSINE = 0.8
 # A predicted variance leaves out what neighbouring pixels and channels have in common.
@@ -41,7 +41,7 @@ class _Fit:
 
 
 def undivided_sums(subject: Subject) -> Iterator[Finding]:
-    """NF315: means and variances alike are too large by one large factor in most layers that can be judged."""
+    """NF315: means and variances alike are too large by one factor in most layers that can be judged."""
     cache: dict[str, Moments | None] = {}
     fits = [(layer, fit) for layer in subject.evaluated if (fit := _fit(layer, subject, cache)) is not None]
     guilty = [(layer, fit) for layer, fit in fits if _is_sum(fit)]
@@ -54,7 +54,8 @@ def undivided_sums(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "NF315",
         "info",
-        f"running means and variances are about {factor:.3g} times what the layers in front produce, in {len(guilty)} of "
+        f"running means and variances are about {factor:.3g} times what the layers in front produce, in "
+        f"{len(guilty)} of "
         f"{len(fits)} layers that can be judged: {worst}",
         guilty[0][0].site if len(subject.evaluated) == 1 else None,
     )

@@ -29,7 +29,8 @@ def amplified_channels(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "NF310",
                 "warn",
-                f"{layer.site}: {channel_list(mask)} amplified by more than {MOST_AMPLIFICATION:.0e}, most by "
+                f"{layer.site}: {channel_list(mask)} amplified by more than {MOST_AMPLIFICATION:.0e}, most "
+                "by "
                 f"{factor[worst]:.3g} in channel {worst} (scale {layer.gamma[worst]:.3g}, running variance "
                 f"{layer.var[worst]:.3g}, epsilon {layer.epsilon:.3g})",
                 layer.site,
@@ -65,7 +66,7 @@ def _deviation(layer: NormLayer) -> Array64:
 
 
 def _shut(layer: NormLayer) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Channels that a Relu, alone behind the layer, sets to 0 for whatever is not ten standard deviations out."""
+    """Channels that the Relu behind sets to 0 for whatever is not ten standard deviations out."""
     y = layer.node.outputs[0]
     readers = [use.node for use in y.uses()]
     if not readers or y.is_graph_output() or not all(is_op(node, "Relu") for node in readers):

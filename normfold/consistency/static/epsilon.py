@@ -38,8 +38,8 @@ def judge_epsilon(epsilon: float, site: str, constructor: str | None) -> Iterato
     Args:
         epsilon: as a float32.
         site: name of the layer's output.
-        constructor: the beginning of the torch call that makes such a layer, such as ``BatchNorm2d(64``; ``None`` where
-            the layer's constructor takes no momentum.
+        constructor: the beginning of the torch call that makes such a layer, such as ``BatchNorm2d(64``;
+            ``None`` where the layer's constructor takes no momentum.
     """
     if epsilon < _WARN:
         return

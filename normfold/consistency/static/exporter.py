@@ -1,7 +1,8 @@
 """What torch's exporter writes into ``metadata_props`` of a node, and what it tells of the module.
 
-``pkg.torch.onnx.class_hierarchy`` names the torch operator that a node came from, ``pkg.torch.onnx.fx_node`` its call, and
-``pkg.onnxscript.rewriter.rule_name`` the optimisation that made it.
+``pkg.torch.onnx.class_hierarchy`` names the torch operator that a node came from,
+``pkg.torch.onnx.fx_node`` its call, and ``pkg.onnxscript.rewriter.rule_name`` the optimisation that made
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def exported_from_train(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "NF303",
             "error",
-            f"{name}: {node.op_type} came from {_IN_TRAINING}: the module was in train() while it was exported",
+            f"{name}: {node.op_type} came from {_IN_TRAINING}: the module was in train() while it was "
+            "exported",
             name,
         )
 
@@ -51,7 +53,8 @@ def folded_by_exporter(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "NF319",
             "info",
-            f"{name}: the exporter folded a BatchNorm into this {node.op_type} ({rule}); its statistics are gone",
+            f"{name}: the exporter folded a BatchNorm into this {node.op_type} ({rule}); its statistics "
+            "are gone",
             name,
         )
 
@@ -64,7 +67,7 @@ def fused_nodes(subject: Subject) -> Iterator[ir.Node]:
 
 
 def recorded_epsilon(node: ir.Node) -> float | None:
-    """The epsilon of the BatchNorm that a node came from: the last argument of the call, if the exporter kept it."""
+    """The epsilon of the BatchNorm that a node came from: the last argument of the recorded call, if any."""
     found = _EPSILON.search(node.metadata_props.get(_CALL, ""))
     try:
         return float(found[1]) if found else None

@@ -39,7 +39,8 @@ def beyond_float16(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "NF312",
                 "info",
-                f"{layer.site}: folded into {holder}, {channel_list(under)} subnormal in float16: largest weight "
+                f"{layer.site}: folded into {holder}, {channel_list(under)} subnormal in float16: largest "
+                "weight "
                 f"{weight[under].min():.3g} in the quietest, float16 is exact from {_SMALLEST_NORMAL:.3g} on",
                 layer.site,
             )
@@ -48,7 +49,7 @@ def beyond_float16(subject: Subject) -> Iterator[Finding]:
 def _folded(
     layer: NormLayer, scale: Array64, shift: Array64, subject: Subject
 ) -> tuple[Array64, Array64, str]:
-    """Largest weight and the bias of each channel after folding, and what holds them: the layer itself where nothing else can."""
+    """Largest weight and the bias of each channel after folding, and what holds them."""
     linear = linear_before(layer.node.inputs[0], subject)
     if linear is None or linear.weight.shape[0] != layer.channels:
         return np.abs(scale), shift, "an affine"

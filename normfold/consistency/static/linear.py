@@ -94,9 +94,10 @@ def _convolution(node: ir.Node, subject: Subject) -> Linear | None:
 
 def _gemm(node: ir.Node, subject: Subject) -> Linear | None:
     weight, bias, x = _array(node, 1, subject), _optional(node, 2, subject), node.inputs[0]
-    if weight is None or bias is None or x is None or node.attributes.get_int("transA", 0):
+    if weight is None or bias is None or x is None or node.attributes.get_int("transA", 0) == 1:
         return None
-    matrix = weight if node.attributes.get_int("transB", 0) else weight.T
+    transposed = node.attributes.get_int("transB", 0) == 1
+    matrix = weight if transposed else weight.T
     size = matrix.shape[0]
     if bias.size not in (1, size) or (bias.ndim and bias.shape[-1] != bias.size):
         return None

@@ -20,7 +20,8 @@ def untrained_statistics(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "NF304",
             "error",
-            f"running mean is 0 and running variance 1 in {'the only layer' if one else f'all {len(layers)} layers'}"
+            f"running mean is 0 and running variance 1 in "
+            f"{'the only layer' if one else f'all {len(layers)} layers'}"
             f" ({name_list([layer.site for layer in layers])}): the statistics were never trained",
             layers[0].site if one else None,
         )
@@ -29,7 +30,8 @@ def untrained_statistics(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "NF304",
             "warn",
-            f"{layer.site}: running mean is 0 and running variance 1 in all {layer.channels} channels, unlike "
+            f"{layer.site}: running mean is 0 and running variance 1 in all {layer.channels} channels, "
+            "unlike "
             f"{len(layers) - len(initial)} other layers: the statistics were never trained",
             layer.site,
         )

@@ -28,7 +28,8 @@ def _judge(node: ir.Node, subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "NF314",
         "info",
-        f"{site}: the bias of {linear.node.op_type} {linear.node.outputs[0].name} (largest {largest(linear.bias):.3g}) "
+        f"{site}: the bias of {linear.node.op_type} {linear.node.outputs[0].name} (largest "
+        f"{largest(linear.bias):.3g}) "
         f"stands in front of a {node.op_type}, which subtracts the mean",
         site,
     )

@@ -42,7 +42,8 @@ def per_position(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "NF318",
                 "info",
-                f"{site}: spatial is 0 (opset {subject.workspace.opset}){count}: mean and variance differ by position",
+                f"{site}: spatial is 0 (opset {subject.workspace.opset}){count}: mean and variance differ "
+                "by position",
                 site,
             )
 

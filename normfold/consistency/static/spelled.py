@@ -1,4 +1,4 @@
-"""Normalisations written out in arithmetic: ``(x − mean) / √(var + eps)`` or, outside the root, ``(x − mean) / (√var + eps)``."""
+"""Normalisations written out: ``(x − mean) / √(var + eps)``, or with epsilon outside of the root."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def written_out(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "NF317",
                 "info",
-                f"{site}: divides by the standard deviation + {found.epsilon:.6g}; epsilon stands outside the square root",
+                f"{site}: divides by the standard deviation + {found.epsilon:.6g}; epsilon stands outside "
+                "the square root",
                 site,
             )
         yield from judge_epsilon(float(np.float32(found.epsilon)), site, None)
@@ -51,7 +52,8 @@ def written_out(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "NF301",
                 "error",
-                f"{site}: a written-out normalisation takes its mean over the batch axis: it normalises with the batch",
+                f"{site}: a written-out normalisation takes its mean over the batch axis: it normalises "
+                "with the batch",
                 site,
             )
 
@@ -116,7 +118,7 @@ def _through(node: ir.Node | None, *op_types: str) -> ir.Node | None:
 
 
 def _is_mean(value: ir.Value | None, subject: Subject) -> bool:
-    """Whether a value is a running statistic (a constant of more than one element) or an average over axes."""
+    """Whether a value is a statistic: a constant of more than one element, or an average over axes."""
     if value is None:
         return False
     array = subject.array(value)

@@ -32,7 +32,7 @@ class Subject:
         self.layers = read_layers(workspace)
 
     def nodes(self, *op_types: str) -> Iterator[ir.Node]:
-        """Nodes of the standard domain in graph order, subgraphs included; of every type where none is named."""
+        """Standard nodes in graph order, subgraphs included; of every type where none is named."""
         for graph in self.workspace.model.graphs():
             for node in graph:
                 if node.domain in _STANDARD and (not op_types or node.op_type in op_types):
@@ -42,8 +42,8 @@ class Subject:
     def evaluated(self) -> list[NormLayer]:
         """Layers that evaluate with statistics of training.
 
-        Left out are those in training mode, and affines that normfold itself spells as a BatchNormalization: with mean 0
-        and variance 1 − epsilon they compute ``γ·x + β``, and have no statistics.
+        Left out are those in training mode, and affines that normfold itself spells as a BatchNormalization:
+        with mean 0 and variance 1 − epsilon they compute ``γ·x + β``, and have no statistics.
         """
         return [layer for layer in self.layers if not layer.training and not self._is_affine(layer)]
 

@@ -30,7 +30,8 @@ def batch_statistics(subject: Subject) -> Iterator[Finding]:
         elif any(_is_computed_from(v, node.inputs[0], subject) for v in node.inputs[3:5]):
             yield _error(
                 node,
-                "takes mean and variance from its own input (track_running_stats=False): it normalises with the batch",
+                "takes mean and variance from its own input (track_running_stats=False): it normalises "
+                "with the batch",
             )
 
 
@@ -78,13 +79,13 @@ def _rule(node: ir.Node, opset: int) -> str:
     if opset >= 14:
         return f"opset {opset}, training_mode is 1"
     named = sum(1 for v in node.outputs if v.name)
-    if opset >= 7 or named > 1 and node.attributes.get_int("is_test", 0) == 1:
+    if opset >= 7 or (named > 1 and node.attributes.get_int("is_test", 0) == 1):
         return f"opset {opset}, it has {named} outputs"
     return f"opset {opset}, is_test is {'0' if 'is_test' in node.attributes else 'not set, and 0 by default'}"
 
 
 def _normalises_each_sample(node: ir.Node, subject: Subject) -> bool:
-    """``Reshape[1, N·C, …] → BatchNormalization``: InstanceNorm spelled with batch statistics of a batch of one."""
+    """``Reshape[1, N·C, …] → BatchNormalization``: InstanceNorm, spelled as a batch of one."""
     x = node.inputs[0]
     reshape = maker(x)
     if not is_op(reshape, "Reshape"):
