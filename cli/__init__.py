@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "List what a fold would do to a model.",
     "verify": "Compare two models.",
     "bench": "Time two models against each other.",
+    "consistency": "Look for differences between training and evaluation.",
     "explain": "Say what a reason code means.",
 }
 

@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normfold.api import FoldPass, FoldResult, fold, inspect, verify
+    from normfold.api import FoldPass, FoldResult, check_consistency, fold, inspect, verify
     from normfold.errors import (
+        ConsistencyFailed,
         Inconclusive,
         InputError,
         MissingDependency,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConsistencyFailed",
     "FoldOptions",
     "FoldPass",
     "FoldResult",
@@ -40,14 +42,16 @@ __all__ = [
     "Verification",
     "VerificationFailed",
     "__version__",
+    "check_consistency",
     "fold",
     "inspect",
     "verify",
 ]
 
 _HOMES = {
-    "normfold.api": ("FoldPass", "FoldResult", "fold", "inspect", "verify"),
+    "normfold.api": ("FoldPass", "FoldResult", "check_consistency", "fold", "inspect", "verify"),
     "normfold.errors": (
+        "ConsistencyFailed",
         "Inconclusive",
         "InputError",
         "MissingDependency",

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import onnx_ir as ir
 
 from normfold import loading
-from normfold.errors import Inconclusive, InputError, VerificationFailed
+from normfold.errors import ConsistencyFailed, Inconclusive, InputError, VerificationFailed
 from normfold.loading import ModelLike, SavedFiles, Source
 from normfold.options import FoldOptions
-from normfold.pipeline import Progress, Run
-from normfold.reporting.report import Report
+from normfold.pipeline import Progress, Run, refuse_unknown_dims
+from normfold.reporting.report import Finding, Report
 
 if TYPE_CHECKING:
     import onnx
 
+    from normfold.consistency.findings import FailOn
     from normfold.verification import ImageOptions, VerifyOptions
 
 
@@ -99,6 +100,7 @@ def fold(
     freeze_initializers: bool = False,
     fold_norm_affine: bool = False,
     provenance: bool = True,
+    fail_on: FailOn | None = None,
     verify: bool = True,
     progress: Progress | None = None,
     **checks: Unpack[VerifyArguments],
@@ -115,6 +117,8 @@ def fold(
         fold_norm_affine: fold the affine of a normalisation into a following linear operator even where that
             removes no node.
         provenance: record in the result's metadata what was folded.
+        fail_on: refuse to fold a model with consistency findings of this severity or worse. They are in the
+            report in any case.
         verify: prove the result. Without it the report's verdict is ``None``.
         progress: is called with the name of each phase when it begins.
         **checks: how to prove; see ``VerifyArguments``.
@@ -125,6 +129,7 @@ def fold(
     Raises:
         InputError: the model or an option cannot be used.
         OutputError: the result cannot be written.
+        ConsistencyFailed: there are findings as severe as ``fail_on``; nothing was folded.
         VerificationFailed: the proof failed; nothing was written.
         Inconclusive: the proof could not decide; nothing was written.
         MissingDependency: an optional package is needed.
@@ -135,6 +140,10 @@ def fold(
     with Run("fold", progress) as run:
         proof = _verify_options(checks, freeze_initializers) if verify else None
         source = run.load(model)
+        refuse_unknown_dims(source.model, checks.get("dims", {}))
+        run.examine(source, freeze_initializers=freeze_initializers)
+        if fail_on is not None:
+            _refuse_findings(run.report.findings, fail_on)
         folded = run.fold(source, options)
         result = FoldResult(folded.model, run.report, folded.changed, source)
         if output is None:
@@ -215,9 +224,49 @@ def verify(
     with Run("verify", progress) as run:
         proof = _verify_options(checks, freeze_initializers)
         first, second = run.load(a), run.load(b)
+        refuse_unknown_dims(first.model, checks.get("dims", {}))
         with run.phase("verify"):
             run.report.verification = verify_models(first.origin, second.origin, proof)
         run.report.exit = _EXIT_OF_VERDICT[run.report.verification.verdict]
+    return run.report
+
+
+def check_consistency(
+    model: ModelLike,
+    *,
+    fail_on: FailOn = "error",
+    baseline: str | os.PathLike[str] | None = None,
+    freeze_initializers: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Looks for what makes a model mean something else in evaluation than it meant in training.
+
+    Args:
+        model: path (``-`` for standard input), protobuf or onnx_ir model. Never changed.
+        fail_on: severity from which on a finding makes ``report.exit`` 1.
+        baseline: JSON report of an earlier run; what it holds is accepted, and left out of the report.
+        freeze_initializers: initializers that are also graph inputs are constants.
+        progress: is called with the name of each phase when it begins.
+
+    Returns:
+        The report. ``report.exit`` is 0, or 1 where there are findings to fail on.
+
+    Raises:
+        InputError: the model, the baseline or an option cannot be used.
+    """
+    from normfold.consistency.findings import at_least, ordered, read_baseline, without
+
+    with Run("consistency", progress) as run:
+        accepted = read_baseline(baseline) if baseline is not None else frozenset()
+        source = run.load(model)
+        run.examine(source, freeze_initializers=freeze_initializers)
+        found = ordered(run.report.findings)
+        run.report.findings = without(found, accepted)
+        run.report.summary = {
+            **{level: sum(f.severity == level for f in run.report.findings) for level in _SEVERITIES},
+            "accepted": len(found) - len(run.report.findings),
+        }
+        run.report.exit = int(bool(at_least(run.report.findings, fail_on)))
     return run.report
 
 
@@ -275,6 +324,19 @@ _EXIT_OF_VERDICT: dict[str | None, int] = {
     "inconclusive": Inconclusive.exit_code,
     None: 0,
 }
+
+
+_SEVERITIES = ("error", "warn", "info")
+
+
+def _refuse_findings(findings: Iterable[Finding], fail_on: FailOn) -> None:
+    """Raises ConsistencyFailed where a finding is as severe as ``fail_on``."""
+    from normfold.consistency.findings import at_least
+
+    grave = at_least(findings, fail_on)
+    if grave:
+        more = f", and {len(grave) - 1} more" if len(grave) > 1 else ""
+        raise ConsistencyFailed(f"{grave[0].code}: {grave[0].message}{more} (--fail-on {fail_on})")
 
 
 def _verify_options(checks: VerifyArguments, freeze_initializers: bool) -> VerifyOptions:

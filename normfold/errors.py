@@ -31,6 +31,12 @@ class VerificationFailed(NormfoldError):
     exit_code = 1
 
 
+class ConsistencyFailed(NormfoldError):
+    """The model has findings of the severity that was asked to fail on (exit code 1)."""
+
+    exit_code = 1
+
+
 class InputError(NormfoldError):
     """The model, the data or an option cannot be used (exit code 2)."""
 

@@ -33,7 +33,9 @@ class Run:
     """One command: its report, its clock, and the rule that every error leaves with the report attached."""
 
     def __init__(
-        self, command: Literal["fold", "inspect", "verify", "bench"], progress: Progress | None
+        self,
+        command: Literal["fold", "inspect", "verify", "bench", "consistency", "calibrate"],
+        progress: Progress | None,
     ) -> None:
         self.report = Report(command, tool=tool_versions())
         self._progress = progress
@@ -72,6 +74,13 @@ class Run:
             source = loading.open_source(model)
             self.report.inputs[-1] = source.describe()
         return source
+
+    def examine(self, source: Source, *, freeze_initializers: bool) -> None:
+        """Fills the report's findings with what the model alone betrays of training and evaluation."""
+        from normfold.consistency.static import static_findings
+
+        with self.phase("examine"):
+            self.report.findings += static_findings(source.model, freeze_initializers=freeze_initializers)
 
     def fold(self, source: Source, options: FoldOptions) -> Folded:
         """Folds in memory, and fills the report's sites and summary."""
@@ -165,6 +174,27 @@ def _refuse_unknown_names(model: ir.Model, options: FoldOptions) -> None:
     values = {value.name for top in tops for node in top.all_nodes() for value in node.outputs}
     for name in sorted(options.keep - values):
         raise InputError(f"no node of the model produces a value named {name!r}", code="NF900")
+
+
+def refuse_unknown_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
+    """Refuses sizes for axes that the model does not have: a misspelt one would be ignored.
+
+    Raises:
+        InputError: NF900.
+    """
+    if not dims:
+        return
+    from normfold.verification.inputs import signature
+
+    try:
+        specs = signature(model)
+    except InputError:
+        # An input without a shape: what is wrong with it is said where inputs are drawn.
+        return
+    known = {size for spec in specs for size in spec.shape if isinstance(size, str)}
+    for name in sorted(dims.keys() - known):
+        there = f"there are {', '.join(sorted(known))}" if known else "all its sizes are fixed"
+        raise InputError(f"--dim: the model has no axis named {name!r}, {there}", code="NF900")
 
 
 def _summary(folded: Folded) -> dict[str, Any]:

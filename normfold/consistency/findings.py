@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,9 +24,9 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: _RANK[finding.severity])
 
 
-def fails(findings: Iterable[Finding], fail_on: FailOn) -> bool:
-    """Whether any finding is at least as severe as ``fail_on``."""
-    return any(_RANK[finding.severity] <= _RANK[fail_on] for finding in findings)
+def at_least(findings: Iterable[Finding], severity: Severity) -> list[Finding]:
+    """Those of this severity or worse."""
+    return [finding for finding in findings if _RANK[finding.severity] <= _RANK[severity]]
 
 
 def key_of(finding: Finding) -> Key:
@@ -37,7 +38,7 @@ def without(findings: Sequence[Finding], accepted: frozenset[Key]) -> list[Findi
     return [finding for finding in findings if key_of(finding) not in accepted]
 
 
-def read_baseline(path: str | Path) -> frozenset[Key]:
+def read_baseline(path: str | os.PathLike[str]) -> frozenset[Key]:
     """The findings that a JSON report of an earlier run holds, those of a batch's models included.
 
     Raises:

@@ -33,8 +33,8 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
     headline = _text(f"{phrases.title(report)}: " if report.inputs else "")
     headline.append(_text(phrases.summary(report), _STYLES.get(report.verification.verdict or "", "")))
     console.print(headline)
-    for finding in report.findings:
-        console.print(_text(f"  {finding.severity} {finding.code}: {finding.message}"))
+    for line in phrases.finding_lines(report, all_of_them=bool(verbose)):
+        console.print(_text(f"  {line}"))
     for line in phrases.measurements(report):
         console.print(_text(f"  {line}"))
     _print_verification(console, report, verbose)

@@ -7,8 +7,9 @@ from collections import defaultdict
 from typing import Any
 
 from normfold.codes import CODES
-from normfold.reporting.report import Measurement, Report, Site
+from normfold.reporting.report import Finding, Measurement, Report, Site
 
+_SITES_SHOWN = 3
 _ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
 
 
@@ -29,6 +30,8 @@ def summary(report: Report) -> str:
         return _verdict(report)
     if report.command == "bench":
         return _speed(report)
+    if report.command == "consistency":
+        return _consistency(report)
     counts = [f"{report.summary[action]} {action}" for action in _ACTIONS if report.summary.get(action)]
     parts = [", ".join(counts) or "no normalisation and no constant affine"]
     before, after = report.summary.get("nodes", (None, None))
@@ -37,6 +40,34 @@ def summary(report: Report) -> str:
     if report.command == "fold":
         parts.append(_verdict(report))
     return " · ".join(parts)
+
+
+def _consistency(report: Report) -> str:
+    names = {"error": "errors", "warn": "warnings", "info": "remarks"}
+    counts = [(report.summary.get(level, 0), name) for level, name in names.items()]
+    parts = [f"{count} {name if count != 1 else name[:-1]}" for count, name in counts if count]
+    accepted = report.summary.get("accepted", 0)
+    found = ", ".join(parts) or "nothing found"
+    return f"{found} · {accepted} accepted before" if accepted else found
+
+
+def finding_lines(report: Report, *, all_of_them: bool) -> list[str]:
+    """One line for each finding; remarks of one code share a line unless all are asked for."""
+    remarks: dict[str, list[Finding]] = defaultdict(list)
+    lines = []
+    for item in report.findings:
+        if item.severity != "info" or all_of_them:
+            lines.append(f"{item.severity} {item.code}: {item.message}")
+        else:
+            remarks[item.code].append(item)
+    for code, items in remarks.items():
+        if len(items) == 1 or code not in CODES:
+            lines += [f"info {code}: {item.message}" for item in items]
+        else:
+            sites = [item.site for item in items if item.site is not None]
+            shown = ", ".join(sites[:_SITES_SHOWN]) + (", …" if len(sites) > _SITES_SHOWN else "")
+            lines.append(f"info {code}: {CODES[code].title}, {len(items)} times ({shown})")
+    return lines
 
 
 def _verdict(report: Report) -> str:

@@ -149,7 +149,7 @@ class Report:
     """The envelope that every command fills. ``to_dict`` is what ``--format json`` prints.
 
     Attributes:
-        command: ``fold``, ``inspect``, ``verify``, ``bench``, ``explain``.
+        command: ``fold``, ``inspect``, ``verify``, ``bench``, ``consistency``, ``calibrate``, ``explain``.
         tool: versions of normfold and of what it ran on.
         exit: the exit code: 0 fine, 1 findings or mismatch, 2 unusable input or output, 3 inconclusive,
             4 internal error.
