@@ -31,6 +31,11 @@ _STREAM = "-"
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; exit as a fold would.")
 @click.option("--no-verify", is_flag=True, help="Skip the proof; the report says so.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warn"]),
+    help="Fold nothing and exit 1 if normfold consistency finds something of this severity or worse.",
+)
 @click.option("--no-provenance", is_flag=True, help="Do not record in the model's metadata what was folded.")
 @fold_options
 @verification_options
