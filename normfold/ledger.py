@@ -72,13 +72,18 @@ class Ledger:
 
     def sites(self) -> list[Site]:
         """Every site, once the fold is done."""
-        told = [r for r in self._records if not (r.silent and r.action == "kept")]
+        substituted = {site.site for site in self._settled if site.action == "substituted"}
+        told = [
+            r
+            for r in self._records
+            if r.action == "folded" or not (r.name in substituted or (r.silent and r.action == "kept"))
+        ]
         return [*self._settled, *(_site(record) for record in told)]
 
     def provenance(self) -> list[dict[str, Any]]:
         """Per removed site its name, rule and original statistics."""
         return [
-            {"site": r.name, "rule": r.rule, **_encoded(r.statistics or {})}
+            {"site": r.name, "rule": r.rule, **_of_several(r), **_encoded(r.statistics or {})}
             for r in self._records
             if r.action != "kept"
         ]
@@ -121,6 +126,12 @@ def _site(record: SiteRecord) -> Site:
         nodes=record.operators,
         elements=record.elements,
     )
+
+
+def _of_several(record: SiteRecord) -> dict[str, Any]:
+    """The nodes behind a site with statistics, where they are more than the normalisation that these are of."""
+    several = record.statistics is not None and len(record.operators) > 1
+    return {"nodes": list(record.operators)} if several else {}
 
 
 def _encoded(statistics: dict[str, object]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ class FoldOptions:
         fold_norm_affine: the scale and shift of a GroupNorm, InstanceNorm or LayerNorm go into a following
             linear operator even where that removes no node.
         provenance: record what was folded in ``metadata_props['normfold']``.
+        target: the runtime that GroupNorm and InstanceNorm are spelled for; ``None`` leaves them as they are.
+        groupnorm: the form to spell them in, whatever the target prefers, or ``keep``.
     """
 
     skip: frozenset[str] = frozenset()
@@ -25,6 +27,8 @@ class FoldOptions:
     freeze_initializers: bool = False
     fold_norm_affine: bool = False
     provenance: bool = True
+    target: str | None = None
+    groupnorm: str | None = None
 
     def sha256(self) -> str:
         """Digest that is equal exactly for equal options."""

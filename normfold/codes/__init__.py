@@ -9,11 +9,13 @@ from __future__ import annotations
 from normfold.codes._code import Code
 from normfold.codes.consistency import CONSISTENCY_CODES
 from normfold.codes.fold import FOLD_CODES
+from normfold.codes.groupnorm import GROUPNORM_CODES
 from normfold.codes.io import IO_CODES
 from normfold.codes.verification import VERIFICATION_CODES
 
 CODES: dict[str, Code] = {
-    code.id: code for code in (*FOLD_CODES, *VERIFICATION_CODES, *CONSISTENCY_CODES, *IO_CODES)
+    code.id: code
+    for code in (*FOLD_CODES, *VERIFICATION_CODES, *CONSISTENCY_CODES, *GROUPNORM_CODES, *IO_CODES)
 }
 
 __all__ = ["CODES", "Code"]

@@ -61,10 +61,10 @@ class NodeCall:
 
     def number(self, name: str, default: float | None = None) -> float:
         """A float attribute. ONNX stores them in float32, defaults included, so that is the value it
-        means.
+        means; one that a fold has just computed counts as it is held, like a weight before its rounding.
         """
         if name in self.attributes:
-            return float(np.float32(self.attributes[name].value))
+            return float(self.attributes[name].value)
         if default is None:
             raise self.refuse(f"attribute {name} is missing")
         return float(np.float32(default))

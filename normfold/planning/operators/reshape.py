@@ -34,12 +34,12 @@ class Reshape(Operator):
         before = sizes_of(node, 0)
         if before is None:
             raise Refused("NF112", f"the rank in front of Reshape {node.name!r} is not known")
-        axes = Correspondence.of(before, _target(node, before))
+        axes = Correspondence.of(before, target_sizes(node, before))
         return Crossing(affines={0: carried(wanted[0], axes.reversed(), _described(node))})
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         before = sizes_of(node, 0) or _unknown(node, given[0].rank)
-        axes = Correspondence.of(before, _target(node, before))
+        axes = Correspondence.of(before, target_sizes(node, before))
         return Crossing(affines={0: carried(given[0], axes, _described(node))})
 
 
@@ -66,7 +66,7 @@ class Flatten(Operator):
         return Correspondence.of(before, after)
 
 
-def _target(node: NodeView, before: list[Size]) -> list[Size]:
+def target_sizes(node: NodeView, before: list[Size]) -> list[Size]:
     """Dimensions of Y: what shape inference knows as numbers, else what the target's expression says."""
     if node.opset < 5:
         said = [Size(dim) for dim in node.ints_attribute("shape") or []]

@@ -1,0 +1,203 @@
+"""Elementwise operators: sums, products, quotients, powers, roots, casts, and SiLU."""
+
+from __future__ import annotations
+
+from normfold.affine import Array64
+from normfold.planning.operators._layout import Size
+from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.node_view import NodeView
+from normfold.recognition.batchnorm import read_batchnorm
+from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut
+from normfold.recognition.groupnorm.reader import Reader, Reading, with_affine
+from normfold.recognition.groupnorm.terms import ONE, Expression, inverse, product, total
+from normfold.refusal import Refused
+
+
+def _add(node: NodeView, reader: Reader) -> Expression:
+    result = _operands(node, reader)
+    return result[0].computed(total(result[0].terms, result[1].terms))
+
+
+def _sub(node: NodeView, reader: Reader) -> Expression:
+    a, b = _operands(node, reader)
+    return a.computed(total(a.terms, b.terms, -1.0))
+
+
+def _mul(node: NodeView, reader: Reader) -> Expression:
+    gated = _gated(node, reader)
+    if gated is not None:
+        return gated
+    a, b = _operands(node, reader)
+    return a.computed(product(a.terms, b.terms))
+
+
+def _div(node: NodeView, reader: Reader) -> Expression:
+    a, b = _operands(node, reader)
+    return a.computed(product(a.terms, inverse(b.terms)))
+
+
+def _neg(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    return x.computed(total({}, x.terms, -1.0))
+
+
+def _pow(node: NodeView, reader: Reader) -> Expression:
+    x, exponent = reader.expression(node, 0), _scalar(reader.constant(node, 1))
+    if exponent == 2.0:
+        return x.computed(product(x.terms, x.terms))
+    if exponent == -1.0:
+        return x.computed(inverse(x.terms))
+    if exponent in (0.5, -0.5):
+        root = {reader.statistics.root(x): Laid.number(1.0)}
+        return x.computed(root if exponent > 0 else inverse(root))
+    raise NotRead(f"a power of {exponent:g}")
+
+
+def _sqrt(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    return x.computed({reader.statistics.root(x): Laid.number(1.0)})
+
+
+def _reciprocal(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    return x.computed(inverse(x.terms))
+
+
+def _not_negative(node: NodeView, reader: Reader) -> Expression:
+    """``max(variance, 0)``, which only guards against rounding."""
+    x = reader.expression(node, 0)
+    if node.op_type == "Max" and (len(node.node.inputs) != 2 or _scalar(reader.constant(node, 1)) != 0.0):
+        raise NotRead("a maximum with something else than zero")
+    if node.op_type == "Clip":
+        least = node.float_attribute("min", 1.0) if node.opset < 11 else _scalar(reader.constant(node, 1))
+        if least != 0.0 or node.has(2) or node.has_attribute("max"):
+            raise NotRead("it is clipped elsewhere than at zero")
+    scalars = {key: laid.settled().scalar for key, laid in x.terms.items()}
+    square, mean = scalars.pop((0, 0, 1, ()), None), scalars.pop((0, 2, 0, ()), 0.0)
+    if scalars or square is None or mean is None or square <= 0 or mean < -square * (1 + 1e-12):
+        raise NotRead("it may be negative")
+    return x
+
+
+def _cast(node: NodeView, reader: Reader) -> Expression:
+    x = reader.any_form(node, 0)
+    if node.output_dtype() not in FLOAT_TYPES:
+        raise NotRead("it is cast to something that is not floating-point")
+    return x
+
+
+def _identity(node: NodeView, reader: Reader) -> Expression:
+    return reader.any_form(node, 0)
+
+
+def _batchnorm(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    try:
+        affine = read_batchnorm(node.node, reader.workspace)
+    except Refused as refused:
+        raise NotRead(refused.detail) from refused
+    return with_affine(x, affine.scale, affine.shift)
+
+
+def _sigmoid(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    return Expression(x.view, x.terms, x.shadow, "gate")
+
+
+def _swish(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    if node.float_attribute("alpha", 1.702 if node.op_type == "QuickGelu" else 1.0) != 1.0:
+        raise NotRead("a Swish with another slope")
+    return Expression(x.view, x.terms, x.shadow, "silu")
+
+
+def _gated(node: NodeView, reader: Reader) -> Expression | None:
+    """``v · sigmoid(v)``."""
+    for slot in (0, 1):
+        source, gate = node.value(slot), node.value(1 - slot)
+        known = None if gate is None else reader.known.get(gate)
+        maker = None if gate is None else gate.producer()
+        if known is not None and known.form == "gate" and maker is not None:
+            if source is None or maker.inputs[0] is not source:
+                raise NotRead("a gate on another value")
+            return Expression(known.view, known.terms, known.shadow, "silu")
+    return None
+
+
+def _operands(node: NodeView, reader: Reader) -> tuple[Expression, Expression]:
+    """Both operands under the view of the result."""
+    found = [reader.operand(node, slot) for slot in (0, 1)]
+    first, second = found
+    if isinstance(first, Expression) and isinstance(second, Expression):
+        view = _broadcast(first.view, second.view)
+        shadow = _merged(view, _merged(_ranked(first.shadow, len(view)), _ranked(second.shadow, len(view))))
+        return Expression(view, first.terms, shadow), Expression(view, second.terms, shadow)
+    known = first if isinstance(first, Expression) else second
+    constant = second if isinstance(first, Expression) else first
+    assert isinstance(known, Expression) and not isinstance(constant, Expression)
+    laid, view = Laid.over(known.view, known.shadow, constant)
+    sides = [Expression(view, known.terms, known.shadow), Expression(view, {ONE: laid}, known.shadow)]
+    if not laid.array.any():
+        sides[1] = Expression(view, {}, known.shadow)
+    return (sides[0], sides[1]) if known is first else (sides[1], sides[0])
+
+
+def _broadcast(a: View, b: View) -> View:
+    rank = max(len(a), len(b))
+    pairs = zip(_ranked(a, rank), _ranked(b, rank), strict=True)
+    return tuple(_common(uncut(p), uncut(q)) for p, q in pairs)
+
+
+def _common(a: Axis, b: Axis) -> Axis:
+    if a and b and a != b:
+        raise NotRead("operands run over different axes")
+    return a or b
+
+
+def _ranked(view: View, rank: int) -> View:
+    return ((),) * (rank - len(view)) + view
+
+
+def _merged(first: View, second: View) -> View:
+    return tuple(a or b for a, b in zip(first, second, strict=True))
+
+
+def _scalar(array: Array64) -> float:
+    if array.size != 1:
+        raise NotRead("a constant is not a single number")
+    return float(array.reshape(()))
+
+
+def element_count(pieces: Axis) -> int:
+    """How many elements the pieces hold.
+
+    Raises:
+        NotRead: where that is not static.
+    """
+    count = Size.product(piece.size for piece in uncut(pieces)).number
+    if count is None:
+        raise NotRead("a sum runs over a number of elements that is not static")
+    return count
+
+
+READINGS: dict[tuple[str, str], Reading] = {
+    ("", "Add"): _add,
+    ("", "Sub"): _sub,
+    ("", "Mul"): _mul,
+    ("", "Div"): _div,
+    ("", "Neg"): _neg,
+    ("", "Pow"): _pow,
+    ("", "Sqrt"): _sqrt,
+    ("", "Reciprocal"): _reciprocal,
+    ("", "Relu"): _not_negative,
+    ("", "Max"): _not_negative,
+    ("", "Clip"): _not_negative,
+    ("", "Cast"): _cast,
+    ("", "Identity"): _identity,
+    ("", "BatchNormalization"): _batchnorm,
+    ("", "Sigmoid"): _sigmoid,
+    ("", "Swish"): _swish,
+    ("com.microsoft", "QuickGelu"): _swish,
+}
+
+__all__ = ["READINGS", "element_count"]

@@ -1,0 +1,77 @@
+"""Reductions: means, and sums over a known number of elements."""
+
+from __future__ import annotations
+
+from normfold.planning.operators.reduce import reduced_axes
+from normfold.preparation.node_view import NodeView
+from normfold.recognition.groupnorm.arithmetic import element_count
+from normfold.recognition.groupnorm.frame import Laid, NotRead, uncut
+from normfold.recognition.groupnorm.reader import Reader, Reading
+from normfold.recognition.groupnorm.terms import ONE, Expression, product
+from normfold.refusal import Refused
+
+_SQUARE_TAKES_AXES_AS_INPUT = 18
+
+
+def _mean(node: NodeView, reader: Reader) -> Expression:
+    return _reduced(node, reader, reader.expression(node, 0))
+
+
+def _sum(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    over = uncut(piece for axis in _axes(node) for piece in x.view[axis])
+    mean = _reduced(node, reader, x)
+    count = {ONE: Laid.number(float(element_count(over)))}
+    return Expression(mean.view, product(mean.terms, count), mean.shadow)
+
+
+def _sum_of_squares(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    over = uncut(piece for axis in _axes(node) for piece in x.view[axis])
+    mean = _reduced(node, reader, x.computed(product(x.terms, x.terms)))
+    count = {ONE: Laid.number(float(element_count(over)))}
+    return Expression(mean.view, product(mean.terms, count), mean.shadow)
+
+
+def _global_average(node: NodeView, reader: Reader) -> Expression:
+    x = reader.expression(node, 0)
+    return _over(reader, x, set(range(2, len(x.view))), keep=True)
+
+
+def _reduced(node: NodeView, reader: Reader, x: Expression) -> Expression:
+    return _over(reader, x, _axes(node), keep=node.int_attribute("keepdims", 1) == 1)
+
+
+def _over(reader: Reader, x: Expression, axes: set[int], *, keep: bool) -> Expression:
+    terms = reader.averaged(x, axes)
+    shadow = tuple(axis or dark for axis, dark in zip(x.view, x.shadow, strict=True))
+    left = [() if place in axes else axis for place, axis in enumerate(x.view)]
+    if keep:
+        return Expression(tuple(left), terms, shadow)
+    kept = tuple(axis for place, axis in enumerate(left) if place not in axes)
+    return Expression(kept, terms, kept)
+
+
+def _axes(node: NodeView) -> set[int]:
+    if node.op_type == "ReduceSumSquare":
+        return _axes_of_square(node)
+    try:
+        return set(reduced_axes(node))
+    except Refused as refused:
+        raise NotRead(refused.detail) from refused
+
+
+def _axes_of_square(node: NodeView) -> set[int]:
+    rank = len(node.dims(0) or ())
+    axes = node.ints_attribute("axes") if node.opset < _SQUARE_TAKES_AXES_AS_INPUT else node.integers(1)
+    if not rank or not axes:
+        raise NotRead("the axes of a sum of squares are not known")
+    return {axis % rank for axis in axes}
+
+
+READINGS: dict[tuple[str, str], Reading] = {
+    ("", "ReduceMean"): _mean,
+    ("", "ReduceSum"): _sum,
+    ("", "ReduceSumSquare"): _sum_of_squares,
+    ("", "GlobalAveragePool"): _global_average,
+}
