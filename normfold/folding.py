@@ -15,6 +15,7 @@ from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
 from normfold.ledger import Ledger, rule_of
+from normfold.norm_step import NormStep, substitute_norms
 from normfold.options import FoldOptions
 from normfold.planning.branches import find_merge
 from normfold.planning.crossing import SwitchedOff
@@ -119,7 +120,7 @@ class _Folder:
         bypass_no_ops(self._workspace)
         # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            virtuals = self._raise()
+            virtuals = self._raise(substitute_norms(self._workspace, self._options, self.ledger))
             self._plan(virtuals)
         self._drop_dead_biases()
         if self._options.fold_norm_affine:
@@ -128,9 +129,10 @@ class _Folder:
         self._evaluate_expressions()
         self._finish()
 
-    def _raise(self) -> list[ir.Node]:
+    def _raise(self, norms: NormStep) -> list[ir.Node]:
         virtuals = []
         idioms = find_idioms(self._workspace)
+        idioms.anchored |= norms.anchored
         self._workspace.fused = idioms.opaque
         if self._options.fold_norm_affine:
             idioms.anchored.clear()
@@ -145,7 +147,7 @@ class _Folder:
                     self.ledger.open(virtual(virtuals[-1]).records)
             for node in graph:
                 kind = kind_of(node.domain, node.op_type)
-                if kind is not None:
+                if kind is not None and node not in norms.own:
                     self.ledger.settle(kept_site(node.outputs[0].name or "", kind, (node.op_type,)))
         return virtuals
 
