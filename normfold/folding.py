@@ -27,7 +27,7 @@ from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner, is_bias, is_kept
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.chains import Unreadable, find_chains
+from normfold.recognition.chains import Chain, Unreadable, find_chains
 from normfold.recognition.idioms import find_idioms
 from normfold.recognition.normalisations import kept_site, kind_of
 from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
@@ -39,7 +39,7 @@ from normfold.rewriting.bypass import bypass_no_ops
 from normfold.rewriting.expressions import evaluate_expressions
 from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
 from normfold.rewriting.lowering import lower, shortens
-from normfold.rewriting.raising import raise_chain
+from normfold.rewriting.raising import raise_chain, remove_identity
 
 # Each pass removes at least one affine or is the last; this only bounds a defect.
 _MOST_PASSES = 20
@@ -142,6 +142,8 @@ class _Folder:
             for found in list(find_chains(graph, self._workspace, idioms)):
                 if isinstance(found, Unreadable):
                     self.ledger.kept(found.node, found.refusal)
+                elif found.affine.is_identity and not found.y.is_graph_output():
+                    self._drop_identity(found)
                 elif found.y.uses() or found.y.is_graph_output():
                     virtuals.append(raise_chain(found, self._workspace))
                     self.ledger.open(virtual(virtuals[-1]).records)
@@ -150,6 +152,14 @@ class _Folder:
                 if kind is not None and node not in norms.own:
                     self.ledger.settle(kept_site(node.outputs[0].name or "", kind, (node.op_type,)))
         return virtuals
+
+    def _drop_identity(self, chain: Chain) -> None:
+        """An affine that does nothing, such as a mask of zeros, goes before it can bar the way of another."""
+        if not self._options.keep.isdisjoint({node.outputs[0].name for node in chain.nodes}):
+            return
+        operators = tuple(node.op_type for node in chain.nodes)
+        self.ledger.settle(Site(chain.y.name or "", "affine", "folded", rule="identity", nodes=operators))
+        remove_identity(chain)
 
     def _plan(self, virtuals: list[ir.Node]) -> None:
         planner = Planner(self._workspace, self._table, self._options.keep)
@@ -233,7 +243,7 @@ class _Folder:
         else:
             try:
                 if content.affine.is_identity:
-                    return None
+                    raise Refused("NF105", f"{site.outputs[0].name!r} is a graph output")
                 return planner.plan(site)
             except Refused as caught:
                 refusal = caught

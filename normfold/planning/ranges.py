@@ -10,9 +10,13 @@ import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing
+from normfold.planning.plan import Walk
 from normfold.preparation.constants import FLOAT_TYPES, Constant64
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
+
+_SUMS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "Add", "Sub", "Sum"})
 
 
 def check_ranges(node: NodeView, crossing: Crossing) -> None:
@@ -61,6 +65,19 @@ def _check_subnormal(node: NodeView, before: Constant64, after: Array64, smalles
                 f"channel {channel} of {node.op_type} {node.name!r} would shrink to {new[channel]:.3g}, below the normal"
                 f" range of {before.dtype.name.lower()}",
             )
+
+
+def check_sums(way: Walk, workspace: Workspace) -> None:
+    """Refuse to carry a shrinking scale past a sum in float16: attention divides before its MatMul for a reason.
+
+    Raises:
+        Refused: NF111.
+    """
+    for node, crossing in way.crossings.items():
+        if node.op_type not in _SUMS or workspace.shapes.dtype(node.outputs[0]) != ir.DataType.FLOAT16:
+            continue
+        if way.forward and any(np.abs(a.scale).min() < 1.0 for a in crossing.affines.values()):
+            raise Refused("NF111", f"without its scale the sum of {node.op_type} might overflow float16")
 
 
 def check_affine(affine: Affine, dtype: ir.DataType | None, name: str) -> None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from normfold.affine import Affine
 from normfold.planning.cost import Elements
 from normfold.planning.plan import Plan, Route, Walk
-from normfold.planning.ranges import check_affine, check_ranges, safe_shift
+from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
 from normfold.planning.walk import Table, walk_backward, walk_forward
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
@@ -51,7 +51,8 @@ class Planner:
                 plan = self._follow(site, route)
                 self._check(plan)
             except Refused as refusal:
-                refusals.append(refusal)
+                # Its frames hold this list: a cycle, while the collector is paused.
+                refusals.append(refusal.with_traceback(None))
                 continue
             after = self._cost_after(plan)
             budget = self._plus_composed(before, plan)
@@ -132,6 +133,7 @@ class Planner:
             for node in (*walk.crossings, *walk.composed):
                 if is_kept(node, self._keep):
                     raise Refused("NF120", f"{node.outputs[0].name!r} was asked to stay")
+            check_sums(walk, self._workspace)
             for node, crossing in walk.crossings.items():
                 check_ranges(NodeView(node, self._workspace), crossing)
             for node, affine in walk.composed.items():
@@ -185,7 +187,9 @@ class Planner:
 def _shortens(plan: Plan) -> bool:
     """Whether a plan without leftovers takes fewer nodes: two scalars that meet may be two nodes still."""
     composed = [(virtual(node), affine) for walk in plan.walks for node, affine in walk.composed.items()]
-    before = sum(_nodes(content, content.affine) for content in (virtual(plan.site), *(c for c, _ in composed)))
+    before = sum(
+        _nodes(content, content.affine) for content in (virtual(plan.site), *(c for c, _ in composed))
+    )
     return sum(_nodes(content, affine) for content, affine in composed) < before
 
 

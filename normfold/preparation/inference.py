@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import onnx
+import onnx.shape_inference
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from normfold.preparation.constants import Constants
 from normfold.preparation.shapes import Shapes, dims_of
@@ -57,13 +58,45 @@ def _inferred(model: ir.Model, overridable: set[str | None], opsets: dict[str, i
     frozen = frozenset(v for v in copy.graph.inputs if v.is_initializer() and v.name in overridable)
     constants = Constants(frozen, opsets, lambda v: v.dtype, lambda v: dims_of(v.shape))
     for _ in range(_MOST_ROUNDS):
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+        _infer(copy)
         helped = [_state_rank(node) for graph in copy.graphs() for node in graph]
         stated = [_state_constants(node, constants) for graph in copy.graphs() for node in graph]
         if not any(helped) and not any(stated):
             break
         constants.forget()
     return copy
+
+
+def _infer(model: ir.Model) -> None:
+    """Let onnx annotate ``model``. onnx_ir's own pass takes time with the square of the initializers."""
+    graph = model.graph
+    inputs = list(graph.inputs)
+    listed = set(inputs)
+    weights = [
+        v for v in graph.initializers.values() if v.const_value is not None and v.const_value.size > _SMALL
+    ]
+    try:
+        for value in weights:
+            graph.initializers.pop(value.name or "")
+        graph.inputs.extend(value for value in weights if value not in listed)
+        proto = ir.to_proto(model)
+    finally:
+        graph.inputs.clear()
+        graph.inputs.extend(inputs)
+        for value in weights:
+            graph.initializers.add(value)
+    try:
+        inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return  # what is not known bars folds, no more
+    for own, other in zip(model.graphs(), inferred.graphs(), strict=True):
+        found = ir.convenience.create_value_mapping(other)
+        for name, value in ir.convenience.create_value_mapping(own).items():
+            known = found.get(name)
+            if known is not None and known.shape is not None:
+                value.shape = known.shape
+            if known is not None and known.dtype is not None:
+                value.dtype = known.dtype
 
 
 def _state_constants(node: ir.Node, constants: Constants) -> bool:
@@ -95,7 +128,7 @@ def _state_constants(node: ir.Node, constants: Constants) -> bool:
 
 
 def _state_rank(node: ir.Node) -> bool:
-    """Give the first output the shape that the operator implies, where inference left none. True if it helped."""
+    """Give the first output the shape that the operator implies, if it has none. True if it helped."""
     if not node.outputs or not node.inputs or node.inputs[0] is None or node.domain not in ("", "ai.onnx"):
         return False
     source, target = node.inputs[0], node.outputs[0]

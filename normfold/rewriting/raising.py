@@ -36,12 +36,22 @@ def raise_chain(chain: Chain, workspace: Workspace) -> ir.Node:
     last.append(node)
     workspace.place(node, workspace.position(last))
     y.replace_all_uses_with(output, replace_graph_outputs=True)
+    _detach(chain)
+    return node
+
+
+def remove_identity(chain: Chain) -> None:
+    """Let the readers of a chain that does nothing read what it reads."""
+    chain.y.replace_all_uses_with(chain.x)
+    _detach(chain)
+
+
+def _detach(chain: Chain) -> None:
     for member in reversed(chain.nodes):
         for slot in range(len(member.inputs)):
             member.replace_input_with(slot, None)
         assert member.graph is not None
         member.graph.remove(member)
-    return node
 
 
 def _statistics(chain: Chain, workspace: Workspace) -> dict[str, object] | None:
