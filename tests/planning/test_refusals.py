@@ -175,6 +175,7 @@ CASES: dict[str, Case] = {
 
 # Said of a site only together with something else, or where a test of its own says it better.
 ELSEWHERE = {
+    "NF100": "tests/cli/test_ci.py",
     "NF118": "tests/planning/test_routes.py",
     "NF119": "tests/planning/test_walk.py",
     "NF121": "tests/test_folding.py",
