@@ -1,0 +1,1 @@
+"""Speed and scale, measured. ``python -m benchmarks NAME`` runs one; docs/benchmarks.md has what they found."""
