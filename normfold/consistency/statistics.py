@@ -30,9 +30,11 @@ class ChannelMoments:
 
     Attributes:
         images: observations so far.
+        positions: elements per channel that one image gave.
     """
 
     images: int = 0
+    positions: float = 0.0
     _reference: Array64 = field(default_factory=lambda: np.zeros(0))
     _within: Array64 = field(default_factory=lambda: np.zeros(0))
     # Per image and channel: a, its mean, and u = its variance + (a − reference)².
@@ -68,6 +70,7 @@ class ChannelMoments:
         self._scatter += np.einsum("ic,jc->ijc", step, step) * (self.images * count / total)
         self._mean = self._mean + step * (count / total)
         self._within = self._within + (variances.mean(axis=0) - self._within) * (count / total)
+        self.positions += (x.size / x.shape[1] / count - self.positions) * (count / total)
         self.images = total
 
     @property

@@ -1,0 +1,264 @@
+"""Running statistics against data: what departs, where it begins, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from normfold.consistency.departure import LEAST_IMAGES, Departure
+from normfold.consistency.diagnosis import Cause, Compared, compare, diagnose
+from normfold.consistency.layers import inlined
+from normfold.consistency.measurement import TRAINING_BATCH, Measured, measure_layers
+from normfold.consistency.oracle import TrainEvalGap, measure_gap
+from normfold.consistency.statistics import Batch
+from normfold.consistency.unfolding import unfold
+from normfold.evaluation import EvaluationFailed
+from normfold.reporting.report import Finding
+
+_LARGE_GAP = 0.5
+_DEPENDS = 1e-9
+
+
+@dataclass(frozen=True)
+class LayerDrift:
+    """One layer against the data.
+
+    Attributes:
+        site: name of its output value.
+        index: its place among the layers, in graph order.
+        images: images it was judged on.
+        deployment: with running statistics in all layers above, as deployed.
+        training: with batch statistics in all layers above, as in training: a departure here is the layer's own.
+        departs: whether either is beyond sampling noise.
+        channels: single channels that are far off.
+    """
+
+    site: str
+    index: int
+    images: int
+    deployment: Departure
+    training: Departure
+    departs: bool
+    channels: tuple[int, ...]
+
+    @property
+    def score(self) -> float:
+        """What layers are ranked by: mean divergence in nats under the worse condition."""
+        return max(self.deployment.score, self.training.score)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; arrays as lists, one number per channel."""
+        return {
+            "site": self.site,
+            "index": self.index,
+            "images": self.images,
+            "departs": self.departs,
+            "score": self.score,
+            "channels": list(self.channels),
+            **{
+                name: {
+                    "z": part.z.tolist(),
+                    "log_variance_ratio": part.log_variance_ratio.tolist(),
+                    "kl": part.kl.tolist(),
+                }
+                for name, part in (("deployment", self.deployment), ("training", self.training))
+            },
+        }
+
+
+@dataclass
+class DataReport:
+    """What data say of a model's running statistics.
+
+    Attributes:
+        findings: errors and remarks.
+        layers: ranked, the worst first.
+        images: how many there were.
+        batch_size: images per batch under training conditions.
+        conclusive: whether there were enough images to judge; exit 3 if not.
+        first: site of the first layer, in graph order, that departs.
+        causes: likely causes with evidence, the best supported first.
+        gap: training mode against evaluation; ``None`` where it was not asked for.
+        recovered: sites of layers that were folded away and known from the model's provenance.
+        relaxed: Reshapes whose baked-in batch size was relaxed to measure this.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    layers: list[LayerDrift] = field(default_factory=list)
+    images: int = 0
+    batch_size: int = 0
+    conclusive: bool = True
+    first: str | None = None
+    causes: list[Cause] = field(default_factory=list)
+    gap: TrainEvalGap | None = None
+    recovered: tuple[str, ...] = ()
+    relaxed: tuple[str, ...] = ()
+
+
+def data_findings(
+    model: ir.Model,
+    batches: Iterable[Batch],
+    *,
+    batch_size: int = TRAINING_BATCH,
+    oracle: bool = True,
+    budget_seconds: float = 60.0,
+) -> DataReport:
+    """Compares the running statistics of every layer with the data, and says what departs and why.
+
+    One pass over the data; every batch is run in deployment and in training conditions. Memory does not grow with
+    the number of images.
+
+    Args:
+        model: is not changed. A folded one is judged where its provenance knows the layers.
+        batches: inputs by name; axis 0 counts images.
+        batch_size: images per batch under training conditions, where the model takes that many.
+        oracle: also measure training mode against evaluation.
+        budget_seconds: time for experiments on the cause, and again for the oracle.
+
+    Raises:
+        InputError: the data hold no image, or the model cannot be evaluated on them.
+    """
+    unfolded = unfold(inlined(model))
+    measured = measure_layers(unfolded.model, batches, batch_size)
+    compared = compare(measured)
+    report = DataReport(
+        layers=_ranked(compared),
+        images=measured.images,
+        batch_size=measured.batch_size,
+        recovered=unfolded.sites,
+        relaxed=measured.opened.relaxed,
+    )
+    for data in measured.layers:
+        if not data.deployment.images:
+            report.findings.append(
+                Finding("NF353", "info", "its input is not computed on the way to an output", data.layer.site)
+            )
+    if not measured.layers:
+        return report
+    if measured.images < LEAST_IMAGES:
+        report.conclusive = False
+        report.findings.append(
+            Finding(
+                "NF341",
+                "info",
+                f"the data hold {measured.images} image{'s' * (measured.images != 1)}; at least {LEAST_IMAGES} are "
+                "needed to tell a departure from sampling noise",
+            )
+        )
+        return report
+    _judge(report, measured, compared, budget_seconds)
+    if oracle:
+        try:
+            report.gap = measure_gap(measured.opened.model, measured.samples, budget_seconds=budget_seconds)
+        except EvaluationFailed as error:
+            report.findings.append(Finding("NF353", "info", f"training mode was not measured: {error}"))
+        else:
+            report.findings += _of_gap(report.gap, bool(report.first))
+    return report
+
+
+def _ranked(compared: Sequence[Compared]) -> list[LayerDrift]:
+    layers = [
+        LayerDrift(
+            c.site,
+            index,
+            c.data.deployment.images,
+            c.deployment,
+            c.training,
+            c.departs,
+            tuple(c.deployment.channels),
+        )
+        for index, c in enumerate(compared)
+    ]
+    return sorted(layers, key=lambda layer: (not layer.departs, -layer.score, layer.index))
+
+
+def _judge(
+    report: DataReport, measured: Measured, compared: Sequence[Compared], budget_seconds: float
+) -> None:
+    departing = [c for c in compared if c.departs]
+    for c in compared:
+        if c.departs:
+            report.findings.append(Finding("NF340", "error", _describe(c, measured.images), c.site))
+        elif channels := c.deployment.channels:
+            named = ", ".join(str(channel) for channel in channels[:5]) + ", …" * (len(channels) > 5)
+            report.findings.append(
+                Finding(
+                    "NF340",
+                    "info",
+                    f"{len(channels)} of {c.data.layer.channels} channels are far from the data ({named}); the layer "
+                    "as a whole is not",
+                    c.site,
+                )
+            )
+    if not departing:
+        return
+    report.first = departing[0].site
+    report.causes = diagnose(measured, compared, budget_seconds)
+    severity: Literal["error", "info"]
+    for cause in report.causes:
+        severity = "info" if cause.code == "NF349" else "error"
+        report.findings.append(Finding(cause.code, severity, cause.message, cause.site))
+
+
+def _describe(c: Compared, images: int) -> str:
+    worse, name = (
+        (c.training, "training")
+        if c.training.score > c.deployment.score and c.training.beyond_noise
+        else (c.deployment, "deployment")
+    )
+    if not worse.finite:
+        return f"over {images} images its input, or its statistics, are not finite"
+    own = (
+        ""
+        if c.training.beyond_noise
+        else "; with batch statistics above it agrees, so the cause lies in front of it"
+    )
+    return (
+        f"over {images} images, {name} conditions: mean off by {worse.z_rms:.3g} running standard deviations "
+        f"(noise {_mean(worse.z_noise):.2g}), variance by a factor of {_factor(worse):.3g} "
+        f"(divergence {worse.score:.3g} nats){own}"
+    )
+
+
+def _mean(values: Any) -> float:
+    return float(values.mean())
+
+
+def _factor(found: Departure) -> float:
+    """Typical ratio of the variances, as a factor above 1."""
+    import math
+
+    return math.exp(min(found.log_variance_rms, 700.0))
+
+
+def _of_gap(gap: TrainEvalGap, departs: bool) -> list[Finding]:
+    findings = []
+    if gap.gaps:
+        largest = max(g.batch_size for g in gap.gaps)
+        worst = max((g for g in gap.gaps if g.batch_size == largest), key=lambda g: g.relative)
+        if largest >= 32 and worst.relative > _LARGE_GAP:
+            flips = "" if worst.flips is None else f", {worst.flips:.1%} of labels change"
+            begin = f"; '{gap.layers[0].site}' contributes most" if gap.layers else ""
+            findings.append(
+                Finding(
+                    "NF350",
+                    "warn" if departs else "info",
+                    f"with the statistics of {largest} images output '{worst.output}' moves by {worst.relative:.2g} "
+                    f"of its standard deviation{flips}{begin}",
+                )
+            )
+    for name, change in gap.batch_dependence.items():
+        if not change <= _DEPENDS:
+            findings.append(
+                Finding(
+                    "NF351",
+                    "warn",
+                    f"output '{name}' of an image changes by {change:.2g} of its largest value with the images "
+                    "beside it",
+                )
+            )
+    return findings
