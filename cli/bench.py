@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .parameters import MODEL, input_options, presentation_options
+from .parameters import MODEL, input_options, presentation_options, require_data_for_image
 from .session import Announce, Presentation, attempt, conclude
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def command(
     """
     if a == b == "-":
         raise click.UsageError("only one of the two models can come from standard input", ctx)
+
+    require_data_for_image(ctx, options)
 
     def work(announce: Announce) -> Report:
         from normfold.benchmarking import BenchOptions, bench

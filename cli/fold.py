@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .parameters import MODEL, fold_options, presentation_options, verification_options
+from .parameters import (
+    MODEL,
+    fold_options,
+    presentation_options,
+    require_data_for_image,
+    verification_options,
+)
 from .session import INTERRUPTED, Announce, Presentation, attempt, conclude
 
 if TYPE_CHECKING:
@@ -66,6 +72,7 @@ def command(
         raise click.UsageError(f"--{'check' if check else 'dry-run'} writes nothing; leave out -o", ctx)
     if not (check or dry_run) and output is None:
         raise click.UsageError("-o OUT is required (or --check, or --dry-run)", ctx)
+    require_data_for_image(ctx, options)
     outputs = _outputs(ctx, models, output)
     presentation = Presentation(output_format, report_files, quiet, verbose, to_stderr=output == _STREAM)
     options |= {"verify": not no_verify, "provenance": not no_provenance}

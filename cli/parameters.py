@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,27 +15,58 @@ MODEL = click.Path(path_type=str, allow_dash=True)
 
 
 def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for value in values:
         name, _separator, text = value.rpartition("=")
-        try:
-            sizes = tuple(int(size) for size in text.split(",")) if text else ()
-        except ValueError:
-            sizes = (-1,)
-        if not name or any(size < 0 for size in sizes):
+        sizes = text.split(",") if text else []
+        if not name or not all(map(_is_size, sizes)):
             raise click.BadParameter(f"{value!r} is not of the form name=1,3,224,224")
-        shapes[name] = sizes
+        _require_new(name, shapes)
+        shapes[name] = tuple(map(int, sizes))
     return shapes
 
 
 def _dim(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
-    sizes = {}
+    sizes: dict[str, int] = {}
     for value in values:
         name, _separator, text = value.rpartition("=")
-        if not name or not text.isdecimal():
+        if not name or not _is_size(text):
             raise click.BadParameter(f"{value!r} is not of the form batch=4")
+        _require_new(name, sizes)
         sizes[name] = int(text)
     return sizes
+
+
+def _is_size(text: str) -> bool:
+    """Whether a text is a size that leaves something to compare."""
+    return text.isascii() and text.isdecimal() and int(text) > 0
+
+
+def _require_new(name: str, known: Mapping[str, object]) -> None:
+    if name in known:
+        raise click.BadParameter(f"{name!r} is given twice")
+
+
+def _tolerance(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise click.BadParameter(f"{value} is not a finite number of at least 0")
+    return value
+
+
+def _data(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("the path is empty")
+    return value
+
+
+def require_data_for_image(ctx: click.Context, options: Mapping[str, Any]) -> None:
+    """Refuses ``--image`` where there are no images.
+
+    Raises:
+        click.UsageError: ``--image`` without ``--data``.
+    """
+    if options["image"] is not None and options["data"] is None:
+        raise click.UsageError("--image says how to read the images of --data, which is missing", ctx)
 
 
 def _report_files(_: click.Context, __: click.Parameter, values: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -117,6 +149,7 @@ input_options = _stack(
             "--inputs",
             "data",
             type=click.Path(path_type=str),
+            callback=_data,
             metavar="PATH",
             help="Real inputs: an .npz keyed by input name (axis 0 is samples), an .npy, or a folder of "
             "them, of ONNX test data sets, or of images.",
@@ -143,7 +176,13 @@ input_options = _stack(
             metavar="NAME=SIZE",
             help="Size of a named dynamic axis. Repeatable.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated inputs."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of generated inputs.",
+        ),
     ]
 )
 """Which inputs the models run on."""
@@ -167,10 +206,16 @@ verification_options = _stack(
             help="Accept NaN and infinities where the original has the same.",
         ),
         click.option(
-            "--rtol", type=float, help="Also bound the relative difference of every output element."
+            "--rtol",
+            type=float,
+            callback=_tolerance,
+            help="Also bound the relative difference of every output element.",
         ),
         click.option(
-            "--atol", type=float, help="Also bound the absolute difference of every output element."
+            "--atol",
+            type=float,
+            callback=_tolerance,
+            help="Also bound the absolute difference of every output element.",
         ),
         click.option(
             "--save-failure",

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from normfold.reporting.report import Report
 
 INTERRUPTED = 130
+_UNUSABLE = 2
 _INTERNAL_ERROR = 4
-_SAID_IN_ONE_LINE = (2, _INTERNAL_ERROR)
+_SAID_IN_ONE_LINE = (_UNUSABLE, _INTERNAL_ERROR)
 _WORST_FIRST = (INTERRUPTED, _INTERNAL_ERROR, 1, 2, 3)
 _DEBUG_VARIABLE = "NORMFOLD_DEBUG"
 _JOB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -110,6 +111,11 @@ def attempt(command: str, work: Work, *, quiet: bool = False) -> Report:
     except NormfoldError as error:
         report = error.report or Report(command, tool=tool_versions(), exit=error.exit_code)
         _complain(f"error{f' {error.code}' if error.code else ''}: {error}")
+    except MemoryError as error:
+        text = f"out of memory, smaller sizes can be given with --shape or --dim: {error}"
+        report = Report(command, tool=tool_versions(), exit=_UNUSABLE)
+        report.findings.append(Finding("NF900", "error", " ".join(text.split())))
+        _complain(f"error NF900: {text}")
     except KeyboardInterrupt:
         return Report(command, tool=tool_versions(), exit=INTERRUPTED)
     except Exception as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .parameters import MODEL, presentation_options, verification_options
+from .parameters import MODEL, presentation_options, require_data_for_image, verification_options
 from .session import Announce, Presentation, attempt, conclude
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def command(
     """Compare model B with the original A: exit 0 if they mean the same, 1 if not, 3 if that is undecided."""
     if a == b == "-":
         raise click.UsageError("only one of the two models can come from standard input", ctx)
+
+    require_data_for_image(ctx, options)
 
     def work(announce: Announce) -> Report:
         from normfold.api import verify
