@@ -44,7 +44,7 @@ def dead_channels(subject: Subject) -> Iterator[Finding]:
             continue
         zero, still, shut = layer.gamma == 0, layer.var == 0, _shut(layer)
         deviation = _deviation(layer)
-        quiet = (deviation < _QUIET * deviation.max(initial=0.0)) & ~zero & ~still
+        quiet = (deviation < _QUIET * deviation.max(initial=0.0)) & ~zero & (layer.var > 0)
         parts = [
             f"{why} in {channel_list(mask)}"
             for why, mask in (
