@@ -52,7 +52,8 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger)
         if any(is_kept(node, options.keep) for node in found.nodes):
             continue
         choice = choose(found, workspace, options.target, options.groupnorm)
-        name, operators = found.y.name or "", found.operators
+        norm = found.before_activation or found
+        name, operators = norm.y.name or "", norm.operators
         if choice.form is not None:
             made = substitute(found, choice.form, workspace)
             step.own.update(made.nodes)

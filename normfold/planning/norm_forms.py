@@ -5,7 +5,7 @@
 | ``instancenorm`` | Reshape [N, G, rest] → InstanceNormalization(1, 0) → Reshape → Mul → Add |
 | ``instancenorm-bn`` | the same with one BatchNormalization in the place of Mul and Add |
 | ``layernorm`` | Reshape [N, G, rest] → LayerNormalization(1) → Reshape → BatchNormalization |
-| ``native`` | GroupNormalization, with scale and bias [C] from opset 21 on, [G] before |
+| ``native`` | GroupNormalization, of opset 21, with scale and bias [C] |
 | ``primitive`` | Reshape → ReduceMean → Sub → Mul → ReduceMean → Add → Sqrt → Div → Reshape → Mul → Add |
 
 With as many groups as channels the first two are one InstanceNormalization without any Reshape.
@@ -18,7 +18,6 @@ from typing import Literal, get_args
 
 import onnx_ir as ir
 
-from normfold.affine import Array64
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
@@ -27,7 +26,6 @@ Form = Literal["instancenorm", "instancenorm-bn", "layernorm", "native", "primit
 FORMS: tuple[Form, ...] = get_args(Form)
 
 _LAYER_NORMALIZATION = 17
-_GROUP_NORMALIZATION = 18
 _SCALE_PER_CHANNEL = 21
 _AXES_ARE_INPUT = 18
 _INSTANCE_NORMALIZATION_OF_BFLOAT16 = 22
@@ -74,19 +72,10 @@ def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
             return f"LayerNormalization needs opset {_LAYER_NORMALIZATION}, the model has {opset}"
         if group_elements(norm, workspace) is None:
             return "LayerNormalization needs static sizes"
-    elif form == "native":
-        if opset < _GROUP_NORMALIZATION:
-            return f"GroupNormalization needs opset {_GROUP_NORMALIZATION}, the model has {opset}"
-        uneven = per_group(norm.scale, norm) is None or per_group(norm.shift, norm) is None
-        if opset < _SCALE_PER_CHANNEL and uneven:
-            return f"a scale per channel needs opset {_SCALE_PER_CHANNEL}, the model has {opset}"
+    elif form == "native" and opset < _SCALE_PER_CHANNEL:
+        # Version 18 has one scale per group, and is deprecated.
+        return f"a scale per channel needs opset {_SCALE_PER_CHANNEL}, the model has {opset}"
     return None
-
-
-def per_group(values: Array64, norm: Norm) -> Array64 | None:
-    """[C] as [G], where it is the same for all channels of a group."""
-    grouped = values.reshape(norm.groups, -1)
-    return grouped[:, 0] if (grouped == grouped[:, :1]).all() else None
 
 
 def group_elements(norm: Norm, workspace: Workspace) -> int | None:

@@ -41,7 +41,7 @@ def choose(norm: Norm, workspace: Workspace, target: str | None, form: str | Non
         return Choice(None)
     own, reason = form_of(norm), None
     for wanted in _preferences(target or "ort-cpu", workspace.opset) if form is None else (form,):
-        if own == wanted or (form is None and own in _AS_GOOD.get(target or "ort-cpu", ())):
+        if own in _SATISFIES.get(wanted, {wanted}) or (form is None and own in _AS_GOOD[target or "ort-cpu"]):
             return Choice(None, reason)
         barred = obstacle(norm, wanted, workspace)  # type: ignore[arg-type]
         if barred is None:
@@ -49,6 +49,9 @@ def choose(norm: Norm, workspace: Workspace, target: str | None, form: str | Non
         reason = reason or f"{wanted}: {barred}"
     return Choice(None, reason)
 
+
+# Mul and Add behind a chain become one BatchNormalization wherever affines are lowered.
+_SATISFIES: dict[str, set[str]] = {"instancenorm-bn": {"instancenorm", "instancenorm-bn"}}
 
 # Spellings that the target runs as well as the form that it would be given.
 _AS_GOOD: dict[str, frozenset[str]] = {

@@ -1,7 +1,8 @@
 """InstanceNormalization over groups: https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html
 
 x [N, C, *S] is seen as [N, G, C/G·S]; normalising each of its G rows is GroupNorm. Scale and shift per
-channel follow. With G = C the rows are the channels, and the operator's own scale and B are those of the norm.
+channel follow. With G = C the rows are the channels, and the operator's own scale and B are those of the
+norm.
 """
 
 from __future__ import annotations
