@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from normfold.evaluation.deadline import DeadlineExceeded, deadline
 from normfold.evaluation.errors import EvaluationFailed, NotCovered
 from normfold.evaluation.evaluator import Evaluator
 from normfold.evaluation.nodes import evaluate_node
 
-__all__ = ["EvaluationFailed", "Evaluator", "NotCovered", "evaluate_node"]
+__all__ = ["DeadlineExceeded", "EvaluationFailed", "Evaluator", "NotCovered", "deadline", "evaluate_node"]

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation.control_flow import run_if, run_loop, run_scan, run_sequence_map
+from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, as_value, cast_like, is_floating, promote
 from normfold.evaluation.errors import NotCovered
 from normfold.evaluation.nodes import Precision, evaluate_call, make_call
@@ -124,6 +125,7 @@ class Evaluator:
 
         Raises:
             NotCovered: if a needed node is not covered.
+            DeadlineExceeded: if a deadline is set and passes.
             KeyError: if an output, fed value or input is not one of the model's, or a needed input is
                 missing.
         """
@@ -162,6 +164,7 @@ class Evaluator:
         self, schedule: Schedule, frame: _Frame, fed: Any = (), observe: Observer | None = None
     ) -> None:
         for step in schedule.steps:
+            check_deadline()
             results = self._evaluate(step, frame)
             for index, output in enumerate(step.node.outputs):
                 if output in fed:

@@ -23,7 +23,7 @@ from normfold.verification.matching import Twins
 from normfold.verification.options import VerifyOptions
 from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
 from normfold.verification.providers import run_model
-from normfold.verification.reference import OverBudget, observe
+from normfold.verification.reference import OverBudget, Watch, observe
 from normfold.verification.runtime import (
     CPU,
     Runtime,
@@ -89,7 +89,7 @@ class EndToEnd:
         if self._ledger.has("fail"):
             return False
         try:
-            attempt = _Attempt(self._original, self._files, self._runtime, self._outputs)
+            attempt = _Attempt(self._original, self._files, self._runtime, self._outputs, self._options)
             self._selection = select(self._original, self._options, attempt, self._objection)
             attempt.close()
         except InputError as error:
@@ -252,8 +252,11 @@ class EndToEnd:
             path = write_model(tapped(self._original, cut.fed), self._runtime.folder, "decided")
             outcome = run_model(self._runtime, path, CPU, batches, cut.fed, optimize=False)
             return outcome.runs if outcome.status == "ok" else None
-        evaluator = Evaluator(self._original, precision="native")
-        return [evaluator.run(batch, cut.fed) for batch in batches]
+        evaluator, watch = Evaluator(self._original, precision="native"), Watch(self._options)
+        try:
+            return [watch.run(evaluator, batch, cut.fed) for batch in batches]
+        except (NotCovered, OverBudget):
+            return None
 
 
 class _Attempt:
@@ -265,8 +268,10 @@ class _Attempt:
         files: tuple[Path, Path] | None,
         runtime: Runtime | None,
         outputs: Sequence[str],
+        options: VerifyOptions,
     ) -> None:
         self._model, self._outputs = model, outputs
+        self._watch = Watch(options)
         self._runtime, self._file = runtime, files[0] if files else None
         self._session: Session | None = None
         self._evaluator: Evaluator | None = None
@@ -297,6 +302,8 @@ class _Attempt:
                 self._evaluator = Evaluator(self._model, precision="native")
         assert self._evaluator is not None
         try:
-            return self._evaluator.run(inputs, self._outputs)
+            return self._watch.run(self._evaluator, inputs, self._outputs)
+        except OverBudget as error:
+            raise Unaccepted(str(error), rejected=False) from error
         except NotCovered as error:
             raise Unaccepted(str(error), rejected=isinstance(error, EvaluationFailed)) from error

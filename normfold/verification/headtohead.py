@@ -18,7 +18,7 @@ from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import Outcome, run_model
-from normfold.verification.reference import Reference, float64_reference, largest_change
+from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
 from normfold.verification.rounding import Judgement, column, judge, ulp, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
 
@@ -27,6 +27,9 @@ DISTRUST = 64.0
 model's own types, the evaluator computes something else, and its reference is not used."""
 
 EVALUATOR = "evaluator"
+
+OPTIMISER_SECONDS = 20.0
+"""Time that onnxruntime may take to optimise a model: it is quadratic in the number of nodes."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,13 @@ class HeadToHead:
         truth, response, source = self._bound(provider, base, reference)
         if truth is None:
             return True
+        optimisable = True
         for optimize in (False, True):
             if optimize:
-                self._check_optimised_original(provider, base, truth, response)
+                optimisable = self._check_optimised_original(provider, base, truth, response)
             outcome = self._run_file(1, provider, optimize=optimize)
             if outcome.status != "ok":
-                self._refused(provider, optimize, outcome)
+                self._refused(provider, optimize, outcome, optimisable)
                 continue
             for output in self._outputs:
                 judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
@@ -141,6 +145,7 @@ class HeadToHead:
             self._outputs,
             optimize=optimize,
             repeat=repeat,
+            load_seconds=None if self._options.thorough or not optimize else OPTIMISER_SECONDS,
         )
         name = ("original", "folded")[which]
         self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
@@ -155,9 +160,11 @@ class HeadToHead:
         else:
             self._ledger.add("warning", "NF204", sentence)
 
-    def _refused(self, provider: str, optimize: bool, outcome: Outcome) -> None:
+    def _refused(self, provider: str, optimize: bool, outcome: Outcome, optimisable: bool) -> None:
         where = f"{_short(provider)}, optimisations {'on' if optimize else 'off'}"
-        if outcome.status == "crashed":
+        if not optimisable:
+            self._ledger.add("warning", "NF210", f"{where}: like the original, the folded model does not run")
+        elif outcome.status == "crashed":
             self._ledger.add("inconclusive", "NF205", f"{where}, on the folded model: {outcome.detail}")
         else:
             self._ledger.add("fail", "NF212", f"{where}: {outcome.detail}")
@@ -217,7 +224,8 @@ class HeadToHead:
 
     def _check_optimised_original(
         self, provider: str, base: Outcome, truth: Sequence[Arrays], response: dict[str, float]
-    ) -> None:
+    ) -> bool:
+        """Compares the original with itself optimised; returns whether that runs."""
         outcome = self._run_file(0, provider, optimize=True)
         if outcome.status != "ok":
             self._ledger.add(
@@ -225,7 +233,7 @@ class HeadToHead:
                 "NF210",
                 f"{_short(provider)} cannot run the original with optimisations on: {outcome.detail}",
             )
-            return
+            return False
         for output in self._outputs:
             judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
             if judgement.status == "fail":
@@ -234,6 +242,7 @@ class HeadToHead:
                     "NF210",
                     f"{_short(provider)} changes output '{output}' of the original: {judgement.reason}",
                 )
+        return True
 
     def _judge(
         self,
@@ -297,11 +306,12 @@ class HeadToHead:
             self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {reference.missing}")
             return
         runs: list[list[Arrays]] = []
+        watch = Watch(self._options)
         try:
             for model in (self._original, self._folded):
                 native = Evaluator(model, precision="native")
-                runs.append([native.run(batch, self._outputs) for batch in self._batches])
-        except NotCovered as error:
+                runs.append([watch.run(native, batch, self._outputs) for batch in self._batches])
+        except (NotCovered, OverBudget) as error:
             self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {error}")
             return
         for output in self._outputs:

@@ -105,7 +105,7 @@ class EvaluatorProbe:
         self._first, self._second = (Evaluator(model, precision="native") for model in models)
         weights = moved_weights(models[0], (options.seed, 0))
         self._moved = Evaluator(models[0], precision="native", constants=weights)
-        self._check = Watch(options).check
+        self._watch = Watch(options)
         self.batch = batches[0]
         if len(batches) > 1:
             self.batch = max(batches, key=lambda batch: self._error(batch, output))
@@ -116,7 +116,7 @@ class EvaluatorProbe:
         return measure(first, second, []).error
 
     def _run(self, evaluator: Evaluator, batch: Arrays, names: Sequence[str]) -> Arrays:
-        found = evaluator.run(batch, names, observe=self._check)
+        found = self._watch.run(evaluator, batch, names)
         return {name: np.asarray(found[name]) for name in names}
 
     def __call__(self, first: Sequence[str], second: Sequence[str]) -> tuple[Arrays, Arrays, list[Arrays]]:

@@ -67,6 +67,7 @@ def run_model(
     optimize: bool,
     repeat: bool = False,
     options: Mapping[str, str] | None = None,
+    load_seconds: float | None = None,
 ) -> Outcome:
     """Loads a model and runs it on all batches.
 
@@ -79,13 +80,14 @@ def run_model(
         optimize: all graph optimisations, or none.
         repeat: run the first batch again, to see how far results vary from run to run.
         options: provider options; by default the strict ones.
+        load_seconds: time limit of loading, where it is tighter than the runtime's own.
 
     Returns:
         The outcome; failures of the runtime are outcomes, not errors.
     """
     chosen = strict_options(provider) if options is None else options
     try:
-        session = runtime.open(model, provider, optimize=optimize, options=chosen)
+        session = runtime.open(model, provider, optimize=optimize, options=chosen, seconds=load_seconds)
         outcome = _described(session, provider)
         if outcome.status != "ok":
             runtime.release(session)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from normfold.evaluation import Evaluator, NotCovered
+from normfold.evaluation import DeadlineExceeded, Evaluator, NotCovered, deadline
 from normfold.evaluation.promotion import native_slots
 from normfold.verification.boundary import Observation
 from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
@@ -28,6 +30,13 @@ QUICK_SECONDS = 0.05
 QUICK_DRAWS = 4
 """Draws of weight noise where a run takes less than ``QUICK_SECONDS``: few outputs need several to show its
 size."""
+
+
+Observer = Callable[[str, Any], None]
+
+
+def _ignore(_name: str, _content: object) -> None:
+    """For runs of which only the outputs are wanted."""
 
 
 class OverBudget(Exception):
@@ -55,17 +64,44 @@ class Reference:
 
 
 class Watch:
+    """Holds evaluations to a budget of time and memory from the moment it is made; thorough ones to none."""
+
     def __init__(self, options: VerifyOptions) -> None:
         self._thorough = options.thorough
         self._deadline = time.monotonic() + options.budget_seconds
         self._largest = options.budget_bytes // VALUES_ALIVE
         self._seconds, self._bytes = options.budget_seconds, options.budget_bytes
 
-    def check(self, _name: str, content: object) -> None:
+    def run(
+        self, evaluator: Evaluator, batch: Arrays, outputs: Sequence[str] | None, observe: Observer = _ignore
+    ) -> Arrays:
+        """Runs an evaluator in what is left of the budget.
+
+        Args:
+            evaluator: the model.
+            batch: its inputs.
+            outputs: names of the outputs wanted; ``None`` for all.
+            observe: is shown every value of the main graph.
+
+        Raises:
+            OverBudget: it takes too much.
+            NotCovered: the model is not covered, or rejects the inputs.
+        """
+
+        def checked(name: str, content: Any) -> None:
+            self._check_size(content)
+            observe(name, content)
+
+        left = math.inf if self._thorough else self._deadline - time.monotonic()
+        try:
+            with deadline(left):
+                return evaluator.run(batch, outputs, observe=checked)
+        except DeadlineExceeded:
+            raise OverBudget(f"it takes more than {self._seconds:g} s") from None
+
+    def _check_size(self, content: object) -> None:
         if self._thorough:
             return
-        if time.monotonic() > self._deadline:
-            raise OverBudget(f"it takes more than {self._seconds:g} s")
         if isinstance(content, np.ndarray) and content.nbytes > self._largest:
             raise OverBudget(f"it takes more than {self._bytes / 1024**3:g} GiB")
 
@@ -90,14 +126,14 @@ def float64_reference(
     try:
         evaluator = Evaluator(model)
         for batch in batches:
-            reference.runs.append(evaluator.run(batch, outputs, observe=watch.check))
+            reference.runs.append(watch.run(evaluator, batch, outputs))
         native = Evaluator(model, precision="native")
-        reference.native = native.run(batches[0], outputs, observe=watch.check)
+        reference.native = watch.run(native, batches[0], outputs)
         spent = (time.monotonic() - begun) / (len(batches) + 1)
         for draw in range(QUICK_DRAWS if spent < QUICK_SECONDS else 1):
             moved = Evaluator(model, constants=moved_weights(model, (options.seed, draw)))
             for truth, batch in zip(reference.runs, batches if draw else batches[:1], strict=False):
-                for name, value in moved.run(batch, outputs, observe=watch.check).items():
+                for name, value in watch.run(moved, batch, outputs).items():
                     known = reference.response.get(name, 0.0)
                     reference.response[name] = max(known, largest_change(truth[name], value))
     except (NotCovered, OverBudget) as error:
@@ -148,7 +184,6 @@ def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observati
     contents: dict[str, np.ndarray] = {}
 
     def note(name: str, content: object) -> None:
-        watch.check(name, content)
         if isinstance(content, np.ndarray):
             shapes[name] = (content.shape, content.dtype)
             if content.size <= OBSERVED_ELEMENTS and (content.dtype.kind != "f" or content.size <= 16):
@@ -157,7 +192,7 @@ def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observati
     for name, array in batch.items():
         note(name, array)
     try:
-        Evaluator(model, precision="native").run(batch, observe=note)
+        watch.run(Evaluator(model, precision="native"), batch, None, note)
     except OverBudget:
         return None
     return Observation(shapes, contents)

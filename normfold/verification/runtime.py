@@ -139,7 +139,13 @@ class Runtime:
         answers.put(None)
 
     def open(
-        self, model: Path, provider: str, *, optimize: bool, options: Mapping[str, str] | None = None
+        self,
+        model: Path,
+        provider: str,
+        *,
+        optimize: bool,
+        options: Mapping[str, str] | None = None,
+        seconds: float | None = None,
     ) -> Session:
         """Loads a model from its file.
 
@@ -148,6 +154,7 @@ class Runtime:
             provider: full name of the execution provider.
             optimize: all graph optimisations, or none.
             options: provider options.
+            seconds: time limit, where it is tighter than the runtime's own.
 
         Raises:
             RuntimeRefused: onnxruntime cannot load it, or the provider is not registered.
@@ -163,7 +170,8 @@ class Runtime:
                 "provider": provider,
                 "options": dict(options or {}),
                 "optimize": optimize,
-            }
+            },
+            seconds,
         )
         return Session(
             number, self._generation, tuple(answer["providers"]), answer["assigned"], answer["version"]
@@ -218,16 +226,17 @@ class Runtime:
                 stream.close()
         self._process = None
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
+        limit = min(self._timeout, seconds or self._timeout)
         process = self._process
         assert process is not None and process.stdin is not None
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
-            line = self._answers.get(timeout=self._timeout)
+            line = self._answers.get(timeout=limit)
         except queue.Empty:
             self._end_generation()
-            raise RuntimeCrashed(f"no answer within {self._timeout:g} s") from None
+            raise RuntimeCrashed(f"no answer within {limit:g} s") from None
         except OSError:
             line = None
         if line is None:

@@ -14,6 +14,7 @@ from onnx_ir.passes.common import InlinePass
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
 from normfold.verification.algebra import Proof, Refold, prove_fold
+from normfold.verification.blas import single_threaded
 from normfold.verification.endtoend import EndToEnd
 from normfold.verification.ledger import Ledger
 from normfold.verification.locate import sentence
@@ -156,7 +157,8 @@ def _end_to_end(
                 _file(original[0], runtime, "original"),
                 _file(folded[0], runtime, "folded"),
             )
-        yield EndToEnd(original[1], folded[1], files, options, runtime, ledger, verification)
+        with single_threaded():
+            yield EndToEnd(original[1], folded[1], files, options, runtime, ledger, verification)
     finally:
         if runtime is not None:
             runtime.close()

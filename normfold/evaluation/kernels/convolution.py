@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from normfold.evaluation.call import Kernel, NodeCall
+from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, working
 from normfold.evaluation.kernels.windows import Windows, pad_spatial, resolve_windows
 
@@ -57,6 +58,7 @@ def _depthwise(padded: Array, w: Array, windows: Windows, y: Array) -> None:
     ones = (1,) * len(windows.kernel)
     taps = math.prod(windows.kernel)
     for index, tap in enumerate(itertools.product(*(range(k) for k in windows.kernel))):
+        check_deadline()
         where = tuple(windows.tap_slice(a, t * windows.dilations[a]) for a, t in enumerate(tap))
         taken = padded[(slice(None), slice(None), None, *where)]
         factor = weight.reshape(channels, -1, taps)[:, :, index]
@@ -77,6 +79,7 @@ def _grouped(padded: Array, w: Array, groups: int, windows: Windows, y: Array) -
     taps_first = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
     for image in range(n):
         for start in range(0, windows.output[0], rows):
+            check_deadline()
             stop = min(start + rows, windows.output[0])
             columns = view[image, :, start:stop].transpose(taps_first)
             product = np.matmul(matrix, columns.reshape(groups, per_group * taps, -1))
@@ -111,6 +114,7 @@ def conv_transpose(call: NodeCall) -> Sequence[Array]:
     flat = x.reshape(n, groups, x.shape[1] // groups, -1)
     weight = w.reshape(groups, w.shape[0] // groups, per_group, -1)
     for index, tap in enumerate(itertools.product(*(range(k) for k in kernel))):
+        check_deadline()
         where = tuple(
             slice(t * d, t * d + (size - 1) * s + 1, s)
             for t, d, s, size in zip(tap, dilations, strides, x.shape[2:], strict=True)

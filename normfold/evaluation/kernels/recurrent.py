@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from normfold.evaluation.call import Kernel, NodeCall
+from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, working
 from normfold.evaluation.kernels import activation as act
 
@@ -132,6 +133,7 @@ class _Layer:
             state: _State = tuple(s[direction] for s in states)
             order = range(steps - 1, -1, -1) if self.reverse[direction] else range(steps)
             for step in order:
+                check_deadline()
                 alive = (step < self.lengths)[:, None]
                 new = cell(self.x[step], state)
                 state = tuple(np.where(alive, n, s) for n, s in zip(new, state, strict=True))
