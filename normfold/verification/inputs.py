@@ -20,7 +20,12 @@ all; 0.5."""
 
 SPATIAL_SIZES = (32, 48, 64, 224, 320, 512, 2, 1)
 SIZES = (2, 1, 32, 48, 64, 224, 320, 512)
+LENGTHS = (320, 512, 64)
 MAX_ATTEMPTS = 64
+
+BATCH_NAMES = frozenset({"batch", "batch_size", "batchsize", "bs", "n"})
+SAMPLING_RATES = (16000, 8000)
+SAMPLING_RATE_NAMES = frozenset({"sr", "fs", "rate", "sampling_rate", "sample_rate", "samplerate"})
 
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -44,6 +49,12 @@ class InputSpec:
     def floating(self) -> bool:
         """Whether elements are floating-point numbers, numpy's own or those of narrow formats."""
         return is_floating(self.dtype)
+
+    @property
+    def is_sampling_rate(self) -> bool:
+        """Whether the input is one integer that is called a sampling rate."""
+        single = all(size == 1 for size in self.shape)
+        return single and self.dtype.kind in "iu" and self.name.lower() in SAMPLING_RATE_NAMES
 
 
 def is_floating(dtype: np.dtype) -> bool:
@@ -110,8 +121,8 @@ def _shape_of(value: ir.Value, name: str, options: VerifyOptions) -> tuple[int |
 def assignments(specs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
     """Sizes for the dynamic axes, the most useful first.
 
-    Axes that only ever come first are batches; the others are tried at common image and sequence sizes, equal
-    ones before mixed ones.
+    Axes that only ever come first, or are called so, are batches; the others are tried at common image and
+    sequence sizes, equal ones before mixed ones.
     """
     batch, spatial, other = _roles(specs)
     if not (batch or spatial or other):
@@ -136,7 +147,11 @@ def assignments(specs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
         for sizes in itertools.product((32, 48, 64, 320), repeat=min(len(free), 3))
         if len(free) in (2, 3)
     )
-    for found in itertools.islice(itertools.chain(equal, mixed), MAX_ATTEMPTS):
+    # A sequence beside the states of a recurrent network: one axis is long, the others are batches.
+    single = (
+        dict.fromkeys([*batch, *free], 1) | {name: size} for name in free for size in LENGTHS if len(free) > 1
+    )
+    for found in itertools.islice(itertools.chain(equal, single, mixed), MAX_ATTEMPTS):
         key = tuple(sorted(found.items()))
         if key not in seen:
             seen.add(key)
@@ -149,7 +164,11 @@ def _roles(specs: Sequence[InputSpec]) -> tuple[list[str], list[str], list[str]]
         for axis, size in enumerate(spec.shape):
             if isinstance(size, str):
                 places.setdefault(size, set()).add((axis == 0, len(spec.shape) >= 4 and axis >= 1))
-    batch = [name for name, where in places.items() if all(first for first, _ in where)]
+    batch = [
+        name
+        for name, where in places.items()
+        if all(first for first, _ in where) or name.lower() in BATCH_NAMES
+    ]
     spatial = [
         name for name, where in places.items() if name not in batch and any(image for _, image in where)
     ]
@@ -170,6 +189,7 @@ def draw(
     families: Sequence[str],
     rng: np.random.Generator,
     integers: tuple[int, int] = (0, 1),
+    rate: int = SAMPLING_RATES[0],
 ) -> Arrays:
     """One set of inputs.
 
@@ -180,11 +200,17 @@ def draw(
         rng: source of all randomness.
         integers: smallest and largest integer to draw. 8-bit images take their whole range where it is (0,
             1).
+        rate: for a single integer that is called a sampling rate.
 
     Returns:
         Arrays by input name, in the inputs' own types. Strings are drawn from ``"a"`` and ``"b"``.
     """
-    return {spec.name: _draw_one(spec, shapes[spec.name], families, rng, integers) for spec in specs}
+    return {
+        spec.name: np.full(shapes[spec.name], rate, spec.dtype)
+        if spec.is_sampling_rate
+        else _draw_one(spec, shapes[spec.name], families, rng, integers)
+        for spec in specs
+    }
 
 
 def _draw_one(

@@ -3,6 +3,7 @@ accept."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from normfold.errors import InputError
 from normfold.verification.data import load_data
 from normfold.verification.inputs import (
     FAMILIES,
+    SAMPLING_RATES,
     Arrays,
     InputSpec,
     assignments,
@@ -167,6 +169,7 @@ def _try_families(
         plans = [(family,) for family in DEFAULT_FAMILIES[: 4 if elements <= SMALL_INPUTS else 2]]
     if not float_inputs(specs):
         plans = plans[:2]
+    rates = SAMPLING_RATES if any(spec.is_sampling_rate for spec in specs) else SAMPLING_RATES[:1]
     fallbacks = [(family,) for family in ("uniform", "constant") if (family,) not in plans]
     batches: list[Arrays] = []
     used: list[tuple[str, ...]] = []
@@ -174,9 +177,9 @@ def _try_families(
     for number, families in enumerate([*plans, *fallbacks]):
         if number >= len(plans) and batches:
             break
-        for integers in ((0, 1), (0, 0), (1, 1)):
+        for rate, integers in itertools.product(rates, ((0, 1), (0, 0), (1, 1))):
             rng = np.random.default_rng((options.seed, number))
-            arrays = draw(specs, shapes, families, rng, integers)
+            arrays = draw(specs, shapes, families, rng, integers, rate)
             try:
                 outputs = attempt(arrays)
             except Unaccepted as error:

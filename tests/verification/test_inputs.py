@@ -214,3 +214,39 @@ def test_data_that_the_original_rejects_is_one_line() -> None:
 def test_empty_data_is_one_line() -> None:
     with pytest.raises(InputError, match="holds no sample"):
         select(graph("float[N, 5] x"), VerifyOptions(data={"x": np.zeros((0, 5))}), accepts({}))
+
+
+@pytest.mark.parametrize("name", ["sr", "sampling_rate", "Sample_Rate"])
+def test_single_integer_that_is_called_a_sampling_rate_is_one(name: str) -> None:
+    def only(rate: int):  # type: ignore[no-untyped-def]
+        def attempt(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if arrays[name].item() != rate:
+                raise Unaccepted("rate")
+            return {"y": np.zeros(1)}
+
+        return attempt
+
+    model = graph(f"float[1, 8] x, int64 {name}")
+    for rate in (16000, 8000):
+        chosen = select(model, VerifyOptions(), only(rate))
+        assert chosen.failure is None and chosen.batches[0][name].dtype == np.int64
+    assert select(model, VerifyOptions(), only(44100)).failure == "rate"
+
+
+def test_sequence_beside_recurrent_states_is_found() -> None:
+    """Like a voice activity detector: the states' second axis is the batch, the waveform needs a length."""
+
+    def attempt(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if arrays["input"].shape[0] != arrays["state"].shape[1] or arrays["input"].shape[1] < 200:
+            raise Unaccepted("sizes")
+        return {"y": np.zeros(1)}
+
+    for shapes in (
+        "float[?, ?] input, float[2, ?, 128] state",
+        "float[batch, L] input, float[2, batch, 128] state",
+    ):
+        model = graph(shapes.replace("?", "Q"))
+        if "?" in shapes:
+            for value in model.graph.inputs:
+                value.shape = ir.Shape([2, None, 128] if value.name == "state" else [None, None])
+        assert select(model, VerifyOptions(), attempt).failure is None
