@@ -1,1 +1,1 @@
-"""Speed and scale, measured. ``python -m benchmarks NAME`` runs one; docs/benchmarks.md has what they found."""
+"""Speed and scale, measured. ``python -m benchmarks NAME`` runs one; docs/benchmarks.md has the results."""

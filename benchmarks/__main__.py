@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("peers", "scaling")
+NAMES = ("left", "peers", "scaling")
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ def conv_batchnorm_chain(length: int) -> ir.Model:
 
 
 def residual_chain(length: int) -> ir.Model:
-    """``length`` times ``x + BatchNormalization(Relu(x))``: nothing absorbs it, and every sum is a diamond."""
+    """``length`` times ``x + BatchNormalization(Relu(x))``: nothing absorbs it; each sum is a diamond."""
     rng = np.random.default_rng(0)
     nodes, tensors, last = [], [], "x"
     for i in range(length):
