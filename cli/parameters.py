@@ -138,11 +138,24 @@ fold_options = _stack(
             help="Fold the affine of a GroupNorm, InstanceNorm or LayerNorm into a following linear "
             "operator even where that removes no node.",
         ),
+        click.option(
+            "--target",
+            type=click.Choice(["ort-cpu", "ort-cuda", "tensorrt", "openvino", "portable"]),
+            help="Runtime that GroupNorm and InstanceNorm are spelled for; by default that of the first "
+            "--ep, else ort-cpu.",
+        ),
+        click.option(
+            "--groupnorm",
+            type=click.Choice(
+                ["instancenorm", "instancenorm-bn", "layernorm", "native", "primitive", "keep"]
+            ),
+            help="Spell GroupNorm and InstanceNorm in this form, whatever the target prefers.",
+        ),
     ]
 )
 """What a fold may do."""
 
-input_options = _stack(
+data_options = _stack(
     [
         click.option(
             "--data",
@@ -160,6 +173,13 @@ input_options = _stack(
             help="How images in --data become inputs: (pixel / 255 − mean) / std, numbers of channels "
             "joined by '/'. Also scale=1, layout=nhwc, order=bgr.",
         ),
+    ]
+)
+"""Real inputs."""
+
+input_options = _stack(
+    [
+        data_options,
         click.option(
             "--shape",
             "shapes",

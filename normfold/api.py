@@ -13,7 +13,7 @@ from normfold import loading
 from normfold.errors import ConsistencyFailed, Inconclusive, InputError, VerificationFailed
 from normfold.loading import ModelLike, SavedFiles, Source
 from normfold.options import FoldOptions
-from normfold.pipeline import Progress, Run, refuse_unknown_dims
+from normfold.pipeline import Progress, Run, chosen_form, chosen_target, refuse_unknown_dims
 from normfold.reporting.report import Finding, Report
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from normfold.consistency.findings import FailOn
     from normfold.verification import ImageOptions, VerifyOptions
+    from normfold.verification.options import DataSource
 
 
 class VerifyArguments(TypedDict, total=False):
@@ -99,6 +100,8 @@ def fold(
     keep: Iterable[str] = (),
     freeze_initializers: bool = False,
     fold_norm_affine: bool = False,
+    target: str | None = None,
+    groupnorm: str | None = None,
     provenance: bool = True,
     fail_on: FailOn | None = None,
     verify: bool = True,
@@ -116,6 +119,11 @@ def fold(
         freeze_initializers: initializers that are also graph inputs are constants.
         fold_norm_affine: fold the affine of a normalisation into a following linear operator even where that
             removes no node.
+        target: runtime that GroupNorm and InstanceNorm are spelled for: ``ort-cpu``, ``ort-cuda``,
+            ``tensorrt``, ``openvino`` or ``portable``. Without it, that of the first of ``providers``, else
+            ``ort-cpu``.
+        groupnorm: the form to spell them in, whatever the target prefers, or ``keep``; see
+            ``normfold.planning.norm_forms``.
         provenance: record in the result's metadata what was folded.
         fail_on: refuse to fold a model with consistency findings of this severity or worse. They are in the
             report in any case.
@@ -136,8 +144,19 @@ def fold(
 
     All of them carry ``report``.
     """
-    options = FoldOptions(frozenset(skip), frozenset(keep), freeze_initializers, fold_norm_affine, provenance)
+    providers = tuple(checks.get("providers", ()))
+    if providers:
+        checks["providers"] = providers
     with Run("fold", progress) as run:
+        options = FoldOptions(
+            frozenset(skip),
+            frozenset(keep),
+            freeze_initializers,
+            fold_norm_affine,
+            provenance,
+            chosen_target(target, providers),
+            chosen_form(groupnorm),
+        )
         proof = _verify_options(checks, freeze_initializers) if verify else None
         source = run.load(model)
         refuse_unknown_dims(source.model, checks.get("dims", {}))
@@ -171,6 +190,8 @@ def inspect(
     keep: Iterable[str] = (),
     freeze_initializers: bool = False,
     fold_norm_affine: bool = False,
+    target: str | None = None,
+    groupnorm: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Lists every normalisation and constant affine of a model, and what a fold would do to it.
@@ -181,6 +202,8 @@ def inspect(
         keep: as for ``fold``.
         freeze_initializers: as for ``fold``.
         fold_norm_affine: as for ``fold``.
+        target: as for ``fold``.
+        groupnorm: as for ``fold``.
         progress: is called with the name of each phase when it begins.
 
     Returns:
@@ -189,8 +212,15 @@ def inspect(
     Raises:
         InputError: the model or an option cannot be used.
     """
-    options = FoldOptions(frozenset(skip), frozenset(keep), freeze_initializers, fold_norm_affine)
     with Run("inspect", progress) as run:
+        options = FoldOptions(
+            frozenset(skip),
+            frozenset(keep),
+            freeze_initializers,
+            fold_norm_affine,
+            target=chosen_target(target, ()),
+            groupnorm=chosen_form(groupnorm),
+        )
         run.fold(run.load(model), options)
     return run.report
 
@@ -234,6 +264,8 @@ def verify(
 def check_consistency(
     model: ModelLike,
     *,
+    data: DataSource | None = None,
+    image: str | ImageOptions | None = None,
     fail_on: FailOn = "error",
     baseline: str | os.PathLike[str] | None = None,
     freeze_initializers: bool = False,
@@ -243,16 +275,21 @@ def check_consistency(
 
     Args:
         model: path (``-`` for standard input), protobuf or onnx_ir model. Never changed.
+        data: real inputs, to hold the running statistics against: a path, or arrays by input name with samples
+            along axis 0.
+        image: how images become inputs; see ``VerifyArguments``.
         fail_on: severity from which on a finding makes ``report.exit`` 1.
         baseline: JSON report of an earlier run; what it holds is accepted, and left out of the report.
         freeze_initializers: initializers that are also graph inputs are constants.
         progress: is called with the name of each phase when it begins.
 
     Returns:
-        The report. ``report.exit`` is 0, or 1 where there are findings to fail on.
+        The report. ``report.exit`` is 0, 1 where there are findings to fail on, or 3 where there were too few
+        data to judge.
 
     Raises:
-        InputError: the model, the baseline or an option cannot be used.
+        InputError: the model, the data, the baseline or an option cannot be used.
+        MissingDependency: images need Pillow.
     """
     from normfold.consistency.findings import at_least, ordered, read_baseline, without
 
@@ -260,13 +297,17 @@ def check_consistency(
         accepted = read_baseline(baseline) if baseline is not None else frozenset()
         source = run.load(model)
         run.examine(source, freeze_initializers=freeze_initializers)
+        conclusive = data is None or run.compare_statistics(source, data, _image_options(image))
         found = ordered(run.report.findings)
         run.report.findings = without(found, accepted)
         run.report.summary = {
             **{level: sum(f.severity == level for f in run.report.findings) for level in _SEVERITIES},
             "accepted": len(found) - len(run.report.findings),
         }
-        run.report.exit = int(bool(at_least(run.report.findings, fail_on)))
+        if at_least(run.report.findings, fail_on):
+            run.report.exit = ConsistencyFailed.exit_code
+        elif not conclusive:
+            run.report.exit = Inconclusive.exit_code
     return run.report
 
 
@@ -310,6 +351,8 @@ class FoldPass(ir.passes.FunctionalPass):
             keep=chosen.keep,
             freeze_initializers=chosen.freeze_initializers,
             fold_norm_affine=chosen.fold_norm_affine,
+            target=chosen.target,
+            groupnorm=chosen.groupnorm,
             provenance=chosen.provenance,
             verify=self._verify,
             **self._checks,
@@ -339,12 +382,17 @@ def _refuse_findings(findings: Iterable[Finding], fail_on: FailOn) -> None:
         raise ConsistencyFailed(f"{grave[0].code}: {grave[0].message}{more} (--fail-on {fail_on})")
 
 
+def _image_options(given: str | ImageOptions | None) -> ImageOptions | None:
+    from normfold.verification import parse_image_options
+
+    return parse_image_options(given) if isinstance(given, str) else given
+
+
 def _verify_options(checks: VerifyArguments, freeze_initializers: bool) -> VerifyOptions:
-    from normfold.verification import VerifyOptions, parse_image_options
+    from normfold.verification import VerifyOptions
 
     known: dict[str, Any] = {**checks, "providers": tuple(checks.get("providers", ()))}
-    if isinstance(known.get("image"), str):
-        known["image"] = parse_image_options(known["image"])
+    known["image"] = _image_options(known.get("image"))
     try:
         return VerifyOptions(**known, freeze_initializers=freeze_initializers)
     except TypeError as error:

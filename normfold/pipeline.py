@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -23,7 +23,8 @@ from normfold.reporting.report import Finding, Report, Verification
 
 if TYPE_CHECKING:
     from normfold.folding import Folded
-    from normfold.verification import VerifyOptions
+    from normfold.verification import ImageOptions, VerifyOptions
+    from normfold.verification.options import DataSource
 
 Progress = Callable[[str], None]
 """Is told the name of each phase when it begins."""
@@ -82,6 +83,18 @@ class Run:
         with self.phase("examine"):
             self.report.findings += static_findings(source.model, freeze_initializers=freeze_initializers)
 
+    def compare_statistics(self, source: Source, data: DataSource, image: ImageOptions | None) -> bool:
+        """Adds what data say of the running statistics; returns whether they were enough to judge."""
+        from normfold.consistency.batches import DataBatches
+        from normfold.consistency.drift import data_findings
+        from normfold.consistency.record import comparison_record, named
+
+        with self.phase("statistics"):
+            found = data_findings(source.model, DataBatches(source.model, data, image))
+        self.report.findings += [named(finding) for finding in found.findings]
+        self.report.consistency = comparison_record(found)
+        return found.conclusive
+
     def fold(self, source: Source, options: FoldOptions) -> Folded:
         """Folds in memory, and fills the report's sites and summary."""
         from normfold.folding import fold_model
@@ -90,7 +103,7 @@ class Run:
             _refuse_unknown_names(source.model, options)
             folded = fold_model(source.model, options)
             self.report.sites = list(folded.sites)
-            self.report.summary = _summary(folded)
+            self.report.summary = _summary(folded) | {"target": options.target}
             self.report.graphs = site_graphs(folded.original, folded.model, folded.sites)
             if folded.changed and options.provenance:
                 self._record_provenance(folded, options)
@@ -161,6 +174,40 @@ def _refold(model: ir.Model, options: FoldOptions) -> tuple[ir.Model, Mapping[st
 
     folded = fold_model(model, options)
     return folded.model, folded.exact
+
+
+def chosen_target(target: str | None, providers: Sequence[str]) -> str:
+    """The runtime that normalisations are spelled for.
+
+    Args:
+        target: what was asked for.
+        providers: the execution providers to verify on; without a target the first says it.
+
+    Raises:
+        InputError: NF900 if there is no such target.
+    """
+    from normfold.planning.targets import TARGETS, target_of
+
+    if target is None:
+        return target_of(providers[0] if providers else "cpu")
+    if target not in TARGETS:
+        raise InputError(f"no target is named {target!r}; there are {', '.join(TARGETS)}", code="NF900")
+    return target
+
+
+def chosen_form(form: str | None) -> str | None:
+    """The form that normalisations are to have, as asked for.
+
+    Raises:
+        InputError: NF900 if there is no such form.
+    """
+    from normfold.planning.norm_forms import FORMS
+
+    if form is not None and form not in (*FORMS, "keep"):
+        raise InputError(
+            f"no form of GroupNorm is named {form!r}; there are {', '.join(FORMS)} and keep", code="NF900"
+        )
+    return form
 
 
 def _refuse_unknown_names(model: ir.Model, options: FoldOptions) -> None:

@@ -15,6 +15,20 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 _INSTANCE_NORMALIZATION_ON_CUDA = 21
 
 
+_OF_PROVIDER: dict[str, Target] = {
+    "cpu": "ort-cpu",
+    "cuda": "ort-cuda",
+    "tensorrt": "tensorrt",
+    "nvtensorrtrtx": "tensorrt",
+    "openvino": "openvino",
+}
+
+
+def target_of(provider: str) -> Target:
+    """The target of an execution provider, by its short or long name; ``portable`` where there is none."""
+    return _OF_PROVIDER.get(provider.lower().removesuffix("executionprovider"), "portable")
+
+
 @dataclass(frozen=True)
 class Choice:
     """What becomes of one norm.

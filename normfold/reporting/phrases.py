@@ -37,6 +37,8 @@ def summary(report: Report) -> str:
     before, after = report.summary.get("nodes", (None, None))
     if before is not None:
         parts.append(f"{before} nodes" if before == after else f"{before} → {after} nodes")
+    if report.summary.get("target"):
+        parts.append(f"for {report.summary['target']}")
     if report.command == "fold":
         parts.append(_verdict(report))
     return " · ".join(parts)
