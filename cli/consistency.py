@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .parameters import MODEL, presentation_options
+from .parameters import MODEL, data_options, presentation_options, require_data_for_image
 from .session import Announce, Presentation, attempt, conclude
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("consistency")
 @click.argument("model", type=MODEL, metavar="IN")
+@data_options
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warn"]),
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     help="Treat initializers that are also graph inputs as constants.",
 )
 @presentation_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     model: str,
     report_files: tuple[Path, ...],
     output_format: str,
@@ -45,8 +49,11 @@ def command(
 ) -> int:
     """Look for what makes a model mean something else in evaluation than it meant in training.
 
-    IN is an ONNX model, or '-' for standard input. Nothing is written. Exit 1 if there are errors.
+    IN is an ONNX model, or '-' for standard input. With --data the running statistics are held against the
+    data, and training mode against evaluation. Nothing is written. Exit 1 if there are errors, 3 if there are
+    too few data to judge.
     """
+    require_data_for_image(ctx, options)
 
     def work(announce: Announce) -> Report:
         from normfold.api import check_consistency

@@ -159,7 +159,7 @@ def fold(
         )
         proof = _verify_options(checks, freeze_initializers) if verify else None
         source = run.load(model)
-        refuse_unknown_dims(source.model, checks.get("dims", {}))
+        refuse_unfit_sizes(source.model, checks.get("dims", {}), checks.get("shapes", {}))
         run.examine(source, freeze_initializers=freeze_initializers)
         if fail_on is not None:
             _refuse_findings(run.report.findings, fail_on)
@@ -254,7 +254,7 @@ def verify(
     with Run("verify", progress) as run:
         proof = _verify_options(checks, freeze_initializers)
         first, second = run.load(a), run.load(b)
-        refuse_unknown_dims(first.model, checks.get("dims", {}))
+        refuse_unfit_sizes(first.model, checks.get("dims", {}), checks.get("shapes", {}))
         with run.phase("verify"):
             run.report.verification = verify_models(first.origin, second.origin, proof)
         run.report.exit = _EXIT_OF_VERDICT[run.report.verification.verdict]
@@ -275,7 +275,7 @@ def check_consistency(
 
     Args:
         model: path (``-`` for standard input), protobuf or onnx_ir model. Never changed.
-        data: real inputs, to hold the running statistics against: a path, or arrays by input name with samples
+        data: real inputs to hold the running statistics against: a path, or arrays by input name, samples
             along axis 0.
         image: how images become inputs; see ``VerifyArguments``.
         fail_on: severity from which on a finding makes ``report.exit`` 1.

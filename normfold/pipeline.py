@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import Counter
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from normfold.folding import Folded
     from normfold.verification import ImageOptions, VerifyOptions
     from normfold.verification.options import DataSource
+
+_MOST_ELEMENTS = 2**28
+"""Of one input: a process that takes all memory is killed, and can say nothing."""
 
 Progress = Callable[[str], None]
 """Is told the name of each phase when it begins."""
@@ -223,16 +227,20 @@ def _refuse_unknown_names(model: ir.Model, options: FoldOptions) -> None:
         raise InputError(f"no node of the model produces a value named {name!r}", code="NF900")
 
 
-def refuse_unknown_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
-    """Refuses sizes for axes that the model does not have: a misspelt one would be ignored.
+def refuse_unfit_sizes(
+    model: ir.Model, dims: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuses sizes of axes that the model does not have, which would be ignored, and inputs beyond memory.
 
     Raises:
         InputError: NF900.
     """
-    if not dims:
+    if not (dims or shapes):
         return
     from normfold.verification.inputs import signature
 
+    for name, shape in shapes.items():
+        _refuse_beyond_memory(name, shape)
     try:
         specs = signature(model)
     except InputError:
@@ -242,6 +250,15 @@ def refuse_unknown_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
     for name in sorted(dims.keys() - known):
         there = f"there are {', '.join(sorted(known))}" if known else "all its sizes are fixed"
         raise InputError(f"--dim: the model has no axis named {name!r}, {there}", code="NF900")
+    for spec in specs:
+        _refuse_beyond_memory(
+            spec.name, [size if isinstance(size, int) else dims.get(size, 1) for size in spec.shape]
+        )
+
+
+def _refuse_beyond_memory(name: str, shape: Iterable[int]) -> None:
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise InputError(f"input {name!r} would have more than {_MOST_ELEMENTS} elements", code="NF900")
 
 
 def _summary(folded: Folded) -> dict[str, Any]:

@@ -162,6 +162,7 @@ class Report:
         summary: counts.
         graphs: the surroundings of sites, before and after.
         measurements: how fast two models ran.
+        consistency: running statistics against data, or what a calibration changed.
         runs: one report for each model of a batch; empty otherwise.
     """
 
@@ -177,12 +178,13 @@ class Report:
     summary: dict[str, Any] = field(default_factory=dict)
     graphs: list[SiteGraph] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    consistency: dict[str, Any] = field(default_factory=dict)
     runs: list[Report] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the envelope; ``graphs``, ``measurements`` and ``runs`` are there only where not empty."""
+        """Returns the envelope; the last four fields only where they are not empty."""
         body: dict[str, Any] = dataclasses.asdict(dataclasses.replace(self, runs=[]))
-        for name in ("graphs", "measurements", "runs"):
+        for name in ("graphs", "measurements", "consistency", "runs"):
             if not body[name]:
                 del body[name]
         if self.runs:
