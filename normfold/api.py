@@ -13,7 +13,7 @@ from normfold import loading
 from normfold.errors import ConsistencyFailed, Inconclusive, InputError, VerificationFailed
 from normfold.loading import ModelLike, SavedFiles, Source
 from normfold.options import FoldOptions
-from normfold.pipeline import Progress, Run, chosen_form, chosen_target, refuse_unknown_dims
+from normfold.pipeline import Progress, Run, chosen_form, chosen_target, refuse_unfit_sizes
 from normfold.reporting.report import Finding, Report
 
 if TYPE_CHECKING:

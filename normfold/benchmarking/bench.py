@@ -12,7 +12,7 @@ from normfold.benchmarking.statistics import compare
 from normfold.benchmarking.timing import time_pair
 from normfold.errors import Inconclusive, InputError, MissingDependency
 from normfold.loading import ModelLike, Source
-from normfold.pipeline import Progress, Run, refuse_unknown_dims
+from normfold.pipeline import Progress, Run, refuse_unfit_sizes
 from normfold.reporting.report import Finding, Measurement, Report
 from normfold.verification import parse_image_options
 from normfold.verification.inputs import Arrays, InputSpec, signature
@@ -103,7 +103,7 @@ class _Bencher:
         self._models = sources[0].model, sources[1].model
         self._options, self._runtime, self._report = options, runtime, report
         self._files = _file(sources[0], runtime, "a"), _file(sources[1], runtime, "b")
-        refuse_unknown_dims(self._models[0], options.dims)
+        refuse_unfit_sizes(self._models[0], options.dims, options.shapes)
         _require_equal_signatures(*(signature(model) for model in self._models))
 
     def inputs(self, batch: int | None) -> Arrays:

@@ -177,7 +177,9 @@ class TestSizes:
             (("--dim", "N=0"), "not of the form"),
             (("--dim", "N=-1"), "not of the form"),
             (("--dim", "N=1", "--dim", "N=2"), "twice"),
-            (("--dim", "H=100000000", "--dim", "W=100000000"), "out of memory"),
+            (("--dim", "H=100000000", "--dim", "W=100000000"), "more than 268435456 elements"),
+            (("--shape", f"x=1,3,8,{10**23}"), "more than 268435456 elements"),
+            (("--dim", f"N={10**23}"), "more than 268435456 elements"),
         ],
     )
     def test_that_cannot_be(self, call: Run, options: tuple[str, ...], words: str) -> None:
