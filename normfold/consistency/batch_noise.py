@@ -20,7 +20,7 @@ MOMENTA = (0.01, 0.1, 0.9)
 
 _HEAVY_TAIL = 4.0
 _VOTES = 20
-_WORST_FIT = 8.0
+_GOOD_FIT = 2.5
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,18 @@ class BatchHypothesis:
     Attributes:
         batch_size: images per batch.
         momentum: weight of the new batch.
-        biased: whether the biased variance was stored; torch stores the unbiased one.
         likelihood: logarithm, comparable between hypotheses of one model.
         misfit: mean square deviation in units of what it predicts, at the worst layer; 1 is perfect.
     """
 
     batch_size: int
     momentum: float
-    biased: bool
     likelihood: float
     misfit: float
 
     @property
     def fits(self) -> bool:
-        return self.misfit < _WORST_FIT
+        return self.misfit < _GOOD_FIT
 
     @property
     def images(self) -> float:
@@ -61,7 +59,6 @@ class Prediction:
         mean_spread: variance of the batch mean.
         variance_spread: variance of the batch variance.
         error: share of the spreads by which the expectations are uncertain.
-        elements: elements per channel in a batch.
     """
 
     mean: Array64
@@ -69,10 +66,9 @@ class Prediction:
     mean_spread: Array64
     variance_spread: Array64
     error: float
-    elements: float
 
 
-def simulated(data: LayerData, batch_size: int) -> Prediction:
+def simulated(data: LayerData) -> Prediction:
     """From batches of that very size."""
     b = data.batches
     return Prediction(
@@ -81,7 +77,6 @@ def simulated(data: LayerData, batch_size: int) -> Prediction:
         b.mean_spread,
         b.variance_spread,
         1.0 / max(b.batches, 1),
-        batch_size * data.training.positions,
     )
 
 
@@ -93,27 +88,25 @@ def assumed(moments: ChannelMoments, batch_size: int) -> Prediction:
         moments.between / batch_size,
         moments.variance_spread / batch_size,
         batch_size / max(moments.images, 1),
-        batch_size * moments.positions,
     )
 
 
 def rank(layers: Sequence[LayerData], simulations: dict[int, Sequence[LayerData]]) -> list[BatchHypothesis]:
-    """All hypotheses, the likeliest first.
+    """All hypotheses: first those that fit, each group with the likeliest first.
+
+    Channels of a layer move together, and so do layers, so the likelihood alone is too sure of itself.
 
     Args:
         layers: the main pass.
         simulations: the layers as given in batches of other sizes, by batch size.
     """
     found = []
-    predictions = {
-        size: [simulated(data, size) for data in given] for size, given in simulations.items() if given
-    }
+    predictions = {size: [simulated(data) for data in given] for size, given in simulations.items() if given}
     predictions |= {size: [assumed(data.training, size) for data in layers] for size in ASSUMED}
     for size, predicted in predictions.items():
         for momentum in MOMENTA:
-            for biased in (False, True):
-                found.append(_weigh(layers, predicted, size, momentum, biased))
-    return sorted(found, key=lambda hypothesis: -hypothesis.likelihood)
+            found.append(_weigh(layers, predicted, size, momentum))
+    return sorted(found, key=lambda hypothesis: (not hypothesis.fits, -hypothesis.likelihood))
 
 
 def _weigh(
@@ -121,14 +114,12 @@ def _weigh(
     predictions: Sequence[Prediction],
     batch_size: int,
     momentum: float,
-    biased: bool,
 ) -> BatchHypothesis:
     likelihood, misfit = 0.0, 0.0
     for data, predicted in zip(layers, predictions, strict=True):
         layer = data.layer
         running = layer.var + layer.epsilon
-        factor = 1.0 - 1.0 / max(predicted.elements, 2.0) if biased else 1.0
-        expected = predicted.variance * factor + layer.epsilon
+        expected = predicted.variance + layer.epsilon
         noise = momentum / (2 - momentum) + predicted.error
         mean_noise = predicted.mean_spread * noise / running + 1e-10
         variance_noise = predicted.variance_spread * noise / np.square(expected) + 1e-10
@@ -139,4 +130,4 @@ def _weigh(
             score = -0.5 * np.log(spread) - (_HEAVY_TAIL + 1) / 2 * np.log1p(square / _HEAVY_TAIL)
             likelihood += min(layer.channels, _VOTES) * float(score.mean())
             misfit = max(misfit, float(square.mean()))
-    return BatchHypothesis(batch_size, momentum, biased, likelihood, misfit)
+    return BatchHypothesis(batch_size, momentum, likelihood, misfit)

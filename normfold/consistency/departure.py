@@ -14,10 +14,10 @@ from normfold.consistency.statistics import ChannelMoments
 LEAST_IMAGES = 64
 """Below this, sampling noise hides all but gross departures."""
 
-HONEST_IMAGES = 128
-"""Images that a running average of honest training stands for, at least; 19 batches of 8 are 152."""
+HONEST_IMAGES = 192
+"""Images that a running average of honest training stands for, about: 19 batches of 8 are 152, of 16 are 304."""
 
-LEAST_Z, LEAST_LOG_RATIO = 0.10, 0.15
+LEAST_Z, LEAST_LOG_RATIO = 0.12, 0.20
 """Departures smaller than this, as root mean square over channels, move no output that matters."""
 
 _CHANNEL_Z, _CHANNEL_LOG_RATIO = 3.0, math.log(100.0)
@@ -76,7 +76,8 @@ class Departure:
     def channels(self) -> list[int]:
         """Single channels that are far off, whatever the layer as a whole does."""
         far = (np.abs(self.z) > np.maximum(_CHANNEL_Z, _SIGMAS * self.z_noise)) | (
-            np.abs(self.log_variance_ratio) > np.maximum(_CHANNEL_LOG_RATIO, _SIGMAS * self.log_variance_noise)
+            np.abs(self.log_variance_ratio)
+            > np.maximum(_CHANNEL_LOG_RATIO, _SIGMAS * self.log_variance_noise)
         )
         return [int(channel) for channel in np.flatnonzero(far)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -230,8 +231,6 @@ def _mean(values: Any) -> float:
 
 def _factor(found: Departure) -> float:
     """Typical ratio of the variances, as a factor above 1."""
-    import math
-
     return math.exp(min(found.log_variance_rms, 700.0))
 
 

@@ -193,7 +193,7 @@ def _measure(
             references.append(evaluation.run(group))
             outputs.append(training.run(group))
         result.gaps += [
-            _gap(name, size, references, outputs) for name in _floating(opened.model, references[0])
+            output_gap(name, size, references, outputs) for name in _floating(opened.model, references[0])
         ]
         if size == 1 and any(_is_single(evaluation, layer.x, groups[0]) for layer in layers):
             result.notes.append(
@@ -212,7 +212,7 @@ def _measure(
         result.layers.append(
             LayerShare(
                 layer.site,
-                {name: _gap(name, sizes[-1], references, outputs).relative for name in names},
+                {name: output_gap(name, sizes[-1], references, outputs).relative for name in names},
             )
         )
     if left:
@@ -251,10 +251,17 @@ def _batch_dependence(evaluation: Evaluator, batch: Batch) -> dict[str, float]:
     return result
 
 
-def _gap(
+def output_gap(
     name: str, batch_size: int, references: list[dict[str, Any]], outputs: list[dict[str, Any]]
 ) -> OutputGap:
-    """Over groups; held in sums, for outputs may be maps."""
+    """Compares one output over groups of images.
+
+    Args:
+        name: of the output.
+        batch_size: images per group.
+        references: the outputs of each group that are compared to.
+        outputs: the outputs of each group.
+    """
     largest, squares, count, flipped, positions = 0.0, 0.0, 0, 0, 0
     mean, scatter = 0.0, 0.0
     for reference, output in zip(references, outputs, strict=True):

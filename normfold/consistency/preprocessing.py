@@ -18,7 +18,7 @@ from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, Departure, 
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import channels_first, reading
 from normfold.consistency.statistics import Batch, ChannelMoments, image_count, observe
-from normfold.evaluation import Evaluator, EvaluationFailed
+from normfold.evaluation import EvaluationFailed, Evaluator
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])

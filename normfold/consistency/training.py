@@ -129,7 +129,7 @@ def _relaxed(model: ir.Model, images: int) -> tuple[ir.Model, tuple[str, ...]]:
             continue
         source, target = node.inputs[0], workspace.constants.array(node.inputs[1])
         into, out = None if source is None else workspace.dims(source), workspace.dims(node.outputs[0])
-        if target is None or not into or not out or node.attributes.get_int("allowzero", 0):
+        if target is None or not into or not out or node.attributes.get_int("allowzero", 0) != 0:
             continue
         sizes = _relaxed_target([int(size) for size in target], into, out, images)
         if sizes is None:

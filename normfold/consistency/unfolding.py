@@ -101,10 +101,10 @@ def _decoded(site: Any) -> tuple[str, dict[str, Array64]] | None:
         return None
     if len({array.size for array in arrays.values()}) != 1:
         return None
-    return site["site"], {**arrays, "epsilon": np.float64(epsilon).reshape(())}
+    return site["site"], {**arrays, "epsilon": np.array(float(epsilon))}
 
 
-def _put_back(y: ir.Value, parameters: dict[str, Array64], workspace: Workspace) -> str | None:
+def _put_back(y: ir.Value, parameters: Mapping[str, Array64], workspace: Workspace) -> str | None:
     """Why not, or ``None`` where it was done."""
     dims, dtype = workspace.dims(y), workspace.shapes.dtype(y)
     scale, shift, mean, var = (parameters[name] for name in _PARAMETERS)
@@ -119,14 +119,15 @@ def _put_back(y: ir.Value, parameters: dict[str, Array64], workspace: Workspace)
         origin = mean - shift * backward
     if not (np.isfinite(backward).all() and np.isfinite(origin).all()):
         return "γ is zero in some channels, so that the input cannot be told from the output"
+    kind: ir.DataType = dtype
     producer, graph = y.producer(), y.graph
     assert producer is not None and graph is not None
     name, rank = y.name or "", len(dims)
 
     def constant(stem: str, values: Array64) -> ir.Value:
         label = workspace.fresh_name(f"{name}:{stem}")
-        value = ir.Value(name=label, const_value=ir.tensor(values.astype(dtype.numpy()), name=label))
-        value.dtype, value.shape = dtype, ir.Shape(values.shape)
+        value = ir.Value(name=label, const_value=ir.tensor(values.astype(kind.numpy()), name=label))
+        value.dtype, value.shape = kind, ir.Shape(values.shape)
         graph.register_initializer(value)
         return value
 

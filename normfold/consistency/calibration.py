@@ -1,0 +1,338 @@
+"""Running statistics estimated anew: those of the data, layer by layer, with the layers above already corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from normfold.affine import Array64
+from normfold.consistency.departure import LEAST_IMAGES
+from normfold.consistency.diagnosis import Cause, compare, diagnose
+from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
+from normfold.consistency.measurement import Measured, channels_first, measure_layers, reading
+from normfold.consistency.oracle import OutputGap, output_gap
+from normfold.consistency.statistics import (
+    Batch,
+    ChannelMoments,
+    image_count,
+    observe,
+    output_names,
+)
+from normfold.consistency.training import is_per_channel, running_layers, with_batch_statistics
+from normfold.consistency.unfolding import unfold
+from normfold.errors import InputError
+from normfold.evaluation import Evaluator, NotCovered
+from normfold.reporting.report import Finding
+
+_LITTLE = 0.05
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What calibration did to one layer.
+
+    Attributes:
+        site: name of its output value.
+        images: images that its statistics are of; 0 where the data do not reach it and it stayed.
+        z: change of the mean in old running standard deviations, root mean square over channels.
+        log_variance_ratio: logarithm of new over old variance, epsilon added to both, root mean square.
+        mean: the new running mean, shape ``[C]``.
+        var: the new running variance, shape ``[C]``: the population's, so without Bessel's correction.
+    """
+
+    site: str
+    images: int
+    z: float
+    log_variance_ratio: float
+    mean: Array64
+    var: Array64
+
+
+@dataclass
+class Calibrated:
+    """A model with the statistics of the data.
+
+    Attributes:
+        model: a new model, without local functions; layers that were folded away stand in it again.
+        layers: every layer, in graph order.
+        outputs: how each output changed, evaluation before against evaluation after.
+        images: how many there were.
+        passes: how often the data were run, to the depth of the layer in question.
+        causes: why the statistics departed before, where they did.
+        gap_before: training mode against evaluation, relative to the output's standard deviation, worst output.
+        gap_after: the same with the new statistics.
+        findings: what calibration cannot repair, and what limits it.
+    """
+
+    model: ir.Model
+    layers: list[LayerChange] = field(default_factory=list)
+    outputs: list[OutputGap] = field(default_factory=list)
+    images: int = 0
+    passes: int = 0
+    causes: list[Cause] = field(default_factory=list)
+    gap_before: float = 0.0
+    gap_after: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def calibrate(
+    model: ir.Model,
+    batches: Iterable[Batch],
+    *,
+    diagnosis: bool = True,
+    budget_seconds: float = 60.0,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Estimates the running statistics of every layer from data.
+
+    Costs one pass over the data per group of layers that do not depend on each other, each only as deep as the group
+    stands: for a chain of L layers about L/2 whole evaluations of the data, and two for the report.
+
+    Args:
+        model: is not changed.
+        batches: inputs by name, axis 0 counts images. It is gone through once per pass, so it should be a list or
+            another object that can be; an iterator is kept in memory.
+        diagnosis: say whether the statistics are the cause of what they repair.
+        budget_seconds: time for experiments on the cause.
+        progress: is told which layers are estimated.
+
+    Raises:
+        InputError: there is no layer, no image, or the model cannot be evaluated on the data.
+    """
+    data = list(batches) if isinstance(batches, Iterator) else batches
+    work = unfold(inlined(model)).model.clone()
+    layers = running_layers(work)
+    if not layers:
+        raise InputError(
+            "the model has no BatchNormalization with running statistics, and its provenance knows of none"
+        )
+    measured = measure_layers(work, data)
+    result = Calibrated(work, images=measured.images)
+    before = _outputs(measured, measured.opened.model)
+    if diagnosis and measured.images >= LEAST_IMAGES:
+        result.causes = diagnose(measured, compare(measured), budget_seconds)
+    opened = measured.opened.model
+    copies = [(work, {layer.site: layer for layer in layers}, _names(work))]
+    if opened is not work:
+        copies.append((opened, {layer.site: layer for layer in running_layers(opened)}, _names(opened)))
+    replaced = [value for layer in layers for value in layer.node.inputs[3:5] if value is not None]
+    changes: dict[str, LayerChange] = {}
+    for group in independent_groups(work, layers):
+        if progress is not None:
+            progress(", ".join(layer.site for layer in group))
+        try:
+            found = _estimate(measured, work, group, data)
+        except NotCovered as error:
+            raise InputError(f"the model cannot be evaluated on the data: {error}") from error
+        result.passes += 1
+        for layer in group:
+            change = changes[layer.site] = _change(layer, found[layer.site])
+            for copy, by_site, names in copies if change.images else ():
+                _write(by_site[layer.site], change, copy, names)
+    _sweep(work, replaced)
+    result.layers = [changes[layer.site] for layer in layers]
+    _report(result, measured, before)
+    result.findings += _remarks(result, work, layers)
+    return result
+
+
+def independent_groups(model: ir.Model, layers: Sequence[NormLayer]) -> list[list[NormLayer]]:
+    """Layers by how many others stand above them at most; a group needs the groups before it, and no other."""
+    by_site = {layer.site: layer for layer in layers}
+    depth: dict[ir.Value, int] = {}
+    groups: dict[int, list[NormLayer]] = {}
+    for node in model.graph:
+        reach = max((depth.get(value, 0) for value in _read_values(node)), default=0)
+        own = next((by_site[v.name] for v in node.outputs if v.name in by_site), None)
+        if own is not None:
+            groups.setdefault(reach, []).append(own)
+            reach += 1
+        for value in node.outputs:
+            depth[value] = reach
+    return [groups[level] for level in sorted(groups)]
+
+
+def _read_values(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads, captures of its subgraphs included."""
+    for value in node.inputs:
+        if value is not None:
+            yield value
+    for attribute in node.attributes.values():
+        if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            continue
+        for graph in [attribute.value] if attribute.type == ir.AttributeType.GRAPH else attribute.value:
+            for inner in graph:
+                yield from _read_values(inner)
+
+
+def _estimate(
+    measured: Measured, model: ir.Model, group: Sequence[NormLayer], data: Iterable[Batch]
+) -> dict[str, ChannelMoments]:
+    moments = {layer.site: ChannelMoments() for layer in group}
+    by_site = {layer.site: layer for layer in group}
+    readers = reading(group)
+    evaluator = Evaluator(model)
+    for batch in data:
+        count = image_count(batch)
+        if not count:
+            continue
+
+        def take(site: str, x: Array64, count: int = count) -> None:
+            moments[site].add(channels_first(by_site[site], x), count)
+
+        observe(evaluator, [name for name in readers if name not in batch], batch, readers, take)
+    return moments
+
+
+def _change(layer: NormLayer, moments: ChannelMoments) -> LayerChange:
+    if not moments.images:
+        return LayerChange(layer.site, 0, 0.0, 0.0, layer.mean, layer.var)
+    if moments.mean.size != layer.channels:
+        raise InputError(
+            f"'{layer.site}': its input has {moments.mean.size} channels, the layer {layer.channels}"
+        )
+    mean, var = moments.mean, moments.variance
+    if not (np.isfinite(mean).all() and np.isfinite(var).all()):
+        raise InputError(
+            f"'{layer.site}': its input over the data is not finite, so no statistics can be taken"
+        )
+    with np.errstate(all="ignore"):
+        running = layer.var + layer.epsilon
+        z = (mean - layer.mean) / np.sqrt(running)
+        ratio = np.log((var + layer.epsilon) / running)
+    return LayerChange(layer.site, moments.images, _rms(z), _rms(ratio), mean, var)
+
+
+def _write(layer: NormLayer, change: LayerChange, model: ir.Model, names: set[str | None]) -> None:
+    for slot, values in ((3, change.mean), (4, change.var)):
+        old = layer.node.inputs[slot]
+        assert old is not None
+        dtype = old.dtype or ir.DataType.FLOAT
+        with np.errstate(over="ignore"):
+            content = values.reshape(_shape(old, values)).astype(dtype.numpy())
+        if not np.isfinite(content.astype(np.float64)).all():
+            raise InputError(f"'{layer.site}': its statistics are beyond the range of {dtype.name}")
+        name = _fresh_name(f"{old.name or layer.site}_calibrated", names)
+        names.add(name)
+        value = ir.Value(name=name, const_value=ir.tensor(content, name=name))
+        value.dtype, value.shape = dtype, ir.Shape(content.shape)
+        model.graph.register_initializer(value)
+        layer.node.replace_input_with(slot, value)
+
+
+def _fresh_name(stem: str, taken: set[str | None]) -> str:
+    name, number = stem, 1
+    while name in taken:
+        name = f"{stem}_{number}"
+        number += 1
+    return name
+
+
+def _shape(old: ir.Value, values: Array64) -> tuple[int, ...]:
+    if old.const_value is not None and old.const_value.size == values.size:
+        return tuple(old.const_value.shape.numpy())
+    return values.shape
+
+
+def _names(model: ir.Model) -> set[str | None]:
+    return {
+        value.name
+        for graph in model.graphs()
+        for value in (
+            *graph.inputs,
+            *graph.initializers.values(),
+            *(v for node in graph for v in node.outputs),
+        )
+    }
+
+
+def _sweep(model: ir.Model, replaced: Iterable[ir.Value]) -> None:
+    """Takes out statistics that nothing reads any more, unless a caller may still name them."""
+    named = {*model.graph.inputs, *model.graph.outputs}
+    for value in replaced:
+        if value in named or value.uses():
+            continue
+        producer = value.producer()
+        if value.name is not None and value.name in model.graph.initializers:
+            del model.graph.initializers[value.name]
+        elif producer is not None and producer.op_type == "Constant" and producer.graph is model.graph:
+            model.graph.remove(producer, safe=True)
+
+
+def _outputs(measured: Measured, model: ir.Model) -> list[dict[str, Any]]:
+    evaluator = Evaluator(model)
+    return [evaluator.run(sample) for sample in measured.samples]
+
+
+def _report(result: Calibrated, measured: Measured, before: list[dict[str, Any]]) -> None:
+    """Outputs before and after on the first images, and both against training mode."""
+    opened = measured.opened.model
+    after = _outputs(measured, opened)
+    training = _outputs(measured, with_batch_statistics(opened))
+    size = image_count(measured.samples[0])
+    for name in output_names(opened):
+        if not isinstance(after[0][name], np.ndarray) or after[0][name].dtype.kind != "f":
+            continue
+        result.outputs.append(output_gap(name, size, before, after))
+        result.gap_before = max(result.gap_before, output_gap(name, size, training, before).relative)
+        result.gap_after = max(result.gap_after, output_gap(name, size, training, after).relative)
+
+
+def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -> list[Finding]:
+    found = []
+    if result.images < LEAST_IMAGES:
+        found.append(
+            Finding(
+                "NF341",
+                "warn",
+                f"the statistics are of {result.images} images; below {LEAST_IMAGES} they are noisy themselves",
+            )
+        )
+    for cause in result.causes:
+        if not cause.repairable:
+            found.append(
+                Finding(
+                    "NF352",
+                    "warn",
+                    f"the running statistics are not the cause, so estimating them again does not repair the model: "
+                    f"{cause.message}",
+                    cause.site,
+                )
+            )
+        else:
+            found.append(Finding(cause.code, "info", cause.message, cause.site))
+    moved = max((max(c.z, c.log_variance_ratio) for c in result.layers), default=0.0)
+    if not result.causes and result.images >= LEAST_IMAGES and moved < _LITTLE:
+        found.append(
+            Finding(
+                "NF352",
+                "info",
+                "the running statistics agreed with the data before: whatever is wrong with the model, it is not they",
+            )
+        )
+    for change in result.layers:
+        if not change.images:
+            found.append(
+                Finding("NF353", "info", "the data do not reach it: it keeps its statistics", change.site)
+            )
+    own = {layer.site for layer in layers}
+    for layer in batchnorm_layers(model):
+        if layer.site not in own:
+            why = "uses batch statistics" if layer.training else "stands in a subgraph"
+            found.append(Finding("NF353", "info", f"it {why}, and is left as it is", layer.site))
+    if any(not is_per_channel(layer) for layer in layers):
+        found.append(
+            Finding(
+                "NF353", "info", "with spatial = 0 every element has statistics of its own, over images alone"
+            )
+        )
+    return found
+
+
+def _rms(values: Array64) -> float:
+    return float(np.sqrt(np.square(values).mean())) if values.size else 0.0
