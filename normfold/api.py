@@ -311,6 +311,58 @@ def check_consistency(
     return run.report
 
 
+@dataclass(frozen=True)
+class CalibrationResult:
+    """A model with running statistics estimated from data.
+
+    Attributes:
+        model: the new model.
+        report: how its layers and outputs changed.
+    """
+
+    model: ir.Model
+    report: Report
+
+
+def calibrate(
+    model: ModelLike,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    data: DataSource,
+    image: str | ImageOptions | None = None,
+    progress: Progress | None = None,
+) -> CalibrationResult:
+    """Estimates the running statistics of every BatchNorm again: those of the data, layer by layer.
+
+    Args:
+        model: path (``-`` for standard input), protobuf or onnx_ir model. Never changed.
+        output: path of the result (``-`` for standard output); not the input's. Written atomically.
+        data: real inputs: a path, or arrays by input name with samples along axis 0.
+        image: how images become inputs; see ``VerifyArguments``.
+        progress: is called with the name of each phase when it begins.
+
+    Returns:
+        The new model and the report.
+
+    Raises:
+        InputError: the model, the data or an option cannot be used; the output is the input.
+        OutputError: the result cannot be written.
+        MissingDependency: images need Pillow.
+    """
+    with Run("calibrate", progress) as run:
+        source = run.load(model)
+        if output is not None and source.is_file(output):
+            raise InputError(
+                f"{os.fspath(output)}: calibrate does not write over its input; give -o another name",
+                code="NF900",
+            )
+        calibrated = run.calibrate(source, data, _image_options(image))
+        if output is not None:
+            with run.phase("write"), source.stage(calibrated, output, changed=True) as staged:
+                run.report.outputs.append(staged.publish().describe())
+    return CalibrationResult(calibrated, run.report)
+
+
 class FoldPass(ir.passes.FunctionalPass):
     """The fold as an onnx_ir pass: gives a new model and leaves its argument as it is.
 

@@ -99,6 +99,19 @@ class Run:
         self.report.consistency = comparison_record(found)
         return found.conclusive
 
+    def calibrate(self, source: Source, data: DataSource, image: ImageOptions | None) -> ir.Model:
+        """Estimates the running statistics anew; fills the report's findings with what that cannot repair."""
+        from normfold.consistency.batches import DataBatches
+        from normfold.consistency.calibration import calibrate
+        from normfold.consistency.record import calibration_record, named
+
+        with self.phase("calibrate"):
+            done = calibrate(source.model, DataBatches(source.model, data, image))
+        self.report.findings += [named(finding) for finding in done.findings]
+        self.report.consistency = calibration_record(done)
+        self.report.summary = {"layers": len(done.layers), "images": done.images}
+        return done.model
+
     def fold(self, source: Source, options: FoldOptions) -> Folded:
         """Folds in memory, and fills the report's sites and summary."""
         from normfold.folding import fold_model

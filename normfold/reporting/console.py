@@ -35,6 +35,8 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
     console.print(headline)
     for line in phrases.finding_lines(report, all_of_them=bool(verbose)):
         console.print(_text(f"  {line}"))
+    for line in phrases.consistency_lines(report, all_of_them=bool(verbose)):
+        console.print(_text(f"  {line}"))
     for line in phrases.measurements(report):
         console.print(_text(f"  {line}"))
     _print_verification(console, report, verbose)

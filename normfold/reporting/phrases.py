@@ -10,6 +10,7 @@ from normfold.codes import CODES
 from normfold.reporting.report import Finding, Measurement, Report, Site
 
 _SITES_SHOWN = 3
+_LAYERS_SHOWN = 8
 _ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
 
 
@@ -32,6 +33,8 @@ def summary(report: Report) -> str:
         return _speed(report)
     if report.command == "consistency":
         return _consistency(report)
+    if report.command == "calibrate":
+        return _calibration(report)
     counts = [f"{report.summary[action]} {action}" for action in _ACTIONS if report.summary.get(action)]
     parts = [", ".join(counts) or "no normalisation and no constant affine"]
     before, after = report.summary.get("nodes", (None, None))
@@ -51,6 +54,40 @@ def _consistency(report: Report) -> str:
     accepted = report.summary.get("accepted", 0)
     found = ", ".join(parts) or "nothing found"
     return f"{found} · {accepted} accepted before" if accepted else found
+
+
+def _calibration(report: Report) -> str:
+    record = report.consistency
+    if not record:
+        return "not calibrated"
+    moved = sum(1 for layer in record["layers"] if layer["images"])
+    parts = [f"{moved} of {len(record['layers'])} layers estimated from {record['images']} samples"]
+    parts += [
+        f"{output['output']} moved by {number(output['relative'])} of its deviation"
+        for output in record["outputs"]
+    ]
+    before, after = number(record["gap_before"]), number(record["gap_after"])
+    parts.append(f"training against evaluation: {before} before, {after} after")
+    return " · ".join(parts)
+
+
+def consistency_lines(report: Report, *, all_of_them: bool) -> list[str]:
+    """One line for each layer that was compared with data, or that calibration changed; the worst first."""
+    layers = report.consistency.get("layers", [])
+    if not all_of_them:
+        layers = [layer for layer in layers if layer.get("departs")][:_LAYERS_SHOWN]
+    lines = []
+    for layer in layers:
+        if "score" in layer:
+            state = "departs" if layer["departs"] else "agrees"
+            lines.append(f"{layer['site']}: {state}, {number(layer['score'])} nats from the data")
+        else:
+            factor = math.exp(min(layer["log_variance_ratio"], 700.0))
+            lines.append(
+                f"{layer['site']}: mean moved by {number(layer['z'])} deviations, variance by a factor of "
+                f"{number(factor)}"
+            )
+    return lines
 
 
 def finding_lines(report: Report, *, all_of_them: bool) -> list[str]:

@@ -1,0 +1,58 @@
+"""``normfold calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .parameters import MODEL, data_options, presentation_options
+from .session import Announce, Presentation, attempt, conclude
+
+if TYPE_CHECKING:
+    from normfold.reporting.report import Report
+
+_STREAM = "-"
+
+
+@click.command("calibrate")
+@click.argument("model", type=MODEL, metavar="IN")
+@click.option(
+    "-o",
+    "--output",
+    type=MODEL,
+    required=True,
+    metavar="OUT",
+    help="Where to write: a file that is not the input, or '-' for standard output.",
+)
+@data_options
+@presentation_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    model: str,
+    output: str,
+    data: str | None,
+    report_files: tuple[Path, ...],
+    output_format: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> int:
+    """Estimate the running statistics of every BatchNorm again, from data, and write a new model.
+
+    IN is an ONNX model, or '-' for standard input. The weights stay as they are; normfold fold takes the
+    result on.
+    """
+    if data is None:
+        raise click.UsageError("--data is required: the statistics are taken from it", ctx)
+
+    def work(announce: Announce) -> Report:
+        from normfold.api import calibrate
+
+        return calibrate(model, output, data=data, progress=announce, **options).report
+
+    presentation = Presentation(output_format, report_files, quiet, verbose, to_stderr=output == _STREAM)
+    return conclude("calibrate", [attempt("calibrate", work, quiet=quiet)], presentation)
