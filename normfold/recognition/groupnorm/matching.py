@@ -96,6 +96,8 @@ def _layout(
     gone = tuple(place for place, axis in enumerate(axes) if axis and set(axis) <= over)
     kept = {place for place, axis in enumerate(axes) if axis and not set(axis) & over}
     cut = [place for place, axis in enumerate(axes) if axis and place not in gone and place not in kept]
+    if 0 in gone or 0 in cut:
+        raise NotRead("it averages over samples")
     varying = {piece.axis for laid in affine for piece in laid.settled().pieces}
     if not centred:
         if len(gone) == 1 and not cut and varying <= set(gone):

@@ -1,0 +1,275 @@
+"""Every spelling of a normalisation is read as what torch computes in float64; look-alikes are not."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
+from tests.conftest import Checker, Interpreter
+
+C, G = 12, 3
+# Elements of one group.
+K = C // G * 20
+
+
+def found_in(model: onnx.ModelProto) -> list[Norm | LookAlike]:
+    return list(find_norms(Workspace(ir.from_proto(model))))
+
+
+def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    arrays = {
+        "g": rng.standard_normal((C, 1, 1)),
+        "b": rng.standard_normal((C, 1, 1)),
+        "gamma": rng.standard_normal(C),
+        "beta": rng.standard_normal(C),
+        "ones": np.ones(G),
+        "zeros": np.zeros(G),
+        "eps": np.array(1e-3),
+        "two": np.array(2.0),
+        "half": np.array(-0.5),
+        "count": np.array(K),
+        "less": np.array(K - 1),
+        "wide": np.ones(K),
+    }
+    integers = {
+        "rows": np.array([0, G, -1]),
+        "back": np.array([0, C, 4, 5]),
+        "five": np.array([0, G, C // G, 4, 5]),
+        "last": np.array([2]),
+        "lasts": np.array([2, 3, 4]),
+        "mixed": np.array([0, C // G, G, 20]),
+        "strided": np.array([1, 3]),
+    }
+    return {**{k: v.astype(dtype) for k, v in arrays.items()}, **integers}
+
+
+def used(body: str) -> dict[str, np.ndarray]:
+    words = set(re.findall(r"\w+", body))
+    return {name: array for name, array in parameters().items() if name in words}
+
+
+def norm_of(
+    check: Checker, body: str, *, opset: int = 20, shape: str = "[2, 12, 4, 5]", also: str = ""
+) -> Norm:
+    """The one norm in a model of ``body``, after it was held against torch in float64."""
+    values = used(body)
+    text = f"g (float{shape} x) => (float{shape} y) {{ {body} }}"
+    model = check.model(text, values, opset=opset, also=also)
+    (norm,) = found_in(model)
+    assert isinstance(norm, Norm), norm
+    x = np.random.default_rng(5).standard_normal((2, 12, 4, 5)) * 3 + 1
+    actual = Interpreter(model).run({"x": x.astype(np.float32)})["y"]
+    x64 = torch.from_numpy(x.astype(np.float32).astype(np.float64))
+    expected = torch.nn.functional.group_norm(
+        x64, norm.groups, torch.tensor(norm.scale), torch.tensor(norm.shift), norm.epsilon
+    ).numpy()
+    if norm.activation == "silu":
+        expected = expected / (1 + np.exp(-expected))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    return norm
+
+
+ROWS = "r = Reshape (x, rows)"
+FIVE = "r = Reshape (x, five)"
+MEAN = "mu = ReduceMean (r, last)"
+AFFINE = "u = Reshape (n, back) m = Mul (u, g) y = Add (m, b)"
+VARIANCE = "c = Sub (r, mu) sq = Mul (c, c) v = ReduceMean (sq, last)"
+DIVIDE = "ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd)"
+SPELLINGS = {
+    "instancenorm": f"{ROWS} n = InstanceNormalization <epsilon=0.001> (r, ones, zeros) {AFFINE}",
+    "layernorm": f"{ROWS} n = LayerNormalization <axis=-1, epsilon=0.001> (r, wide) {AFFINE}",
+    "two passes": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} {AFFINE}",
+    "five axes": f"{FIVE} mu = ReduceMean (r, lasts) c = Sub (r, mu) sq = Mul (c, c) v = ReduceMean (sq, lasts) "
+    f"{DIVIDE} {AFFINE}",
+    "Pow": f"{ROWS} {MEAN} c = Sub (r, mu) sq = Pow (c, two) v = ReduceMean (sq, last) {DIVIDE} {AFFINE}",
+    "Reciprocal": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = Reciprocal (sd) n = Mul (c, i) "
+    f"{AFFINE}",
+    "Pow of a half": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) i = Pow (ve, half) n = Mul (c, i) {AFFINE}",
+    "mean of squares": f"{ROWS} {MEAN} r2 = Mul (r, r) q = ReduceMean (r2, last) m2 = Mul (mu, mu) v = Sub (q, m2) "
+    f"c = Sub (r, mu) {DIVIDE} {AFFINE}",
+    "guarded": f"{ROWS} {MEAN} r2 = Mul (r, r) q = ReduceMean (r2, last) m2 = Mul (mu, mu) w = Sub (q, m2) "
+    f"v = Relu (w) c = Sub (r, mu) {DIVIDE} {AFFINE}",
+    "mean twice": f"{ROWS} {MEAN} {VARIANCE} mu2 = ReduceMean (r, last) c2 = Sub (r, mu2) ve = Add (v, eps) "
+    f"sd = Sqrt (ve) n = Div (c2, sd) {AFFINE}",
+    "sums": f"{ROWS} su = ReduceSum (r, last) mu = Div (su, count) {VARIANCE} {DIVIDE} {AFFINE}",
+    "commuted": f"{ROWS} {MEAN} {VARIANCE} ve = Add (eps, v) sd = Sqrt (ve) n = Div (c, sd) u = Reshape (n, back) "
+    "m = Mul (g, u) y = Add (b, m)",
+    "scale and offset": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = Reciprocal (sd) "
+    "a = Mul (r, i) d = Mul (mu, i) n = Sub (a, d) u = Reshape (n, back) m = Mul (u, g) y = Add (m, b)",
+    "no affine": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} y = Reshape (n, back)",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_spelling_is_read(check: Checker, spelling: str) -> None:
+    norm = norm_of(check, SPELLINGS[spelling])
+    assert (norm.kind, norm.groups, norm.channels, norm.channel_axis) == ("groupnorm", G, C, 1)
+    assert norm.epsilon == pytest.approx(1e-3, rel=1e-6)
+    assert norm.x.name == "x"
+    assert norm.y.name == "y"
+    assert norm.has_affine == (spelling != "no affine")
+
+
+def test_sizes_may_be_open(check: Checker) -> None:
+    body = (
+        f"{ROWS} n = InstanceNormalization <epsilon=0.001> (r, ones, zeros) s = Shape (x) "
+        "u = Reshape (n, s) m = Mul (u, g) y = Add (m, b)"
+    )
+    norm = norm_of(check, body, shape="[N, 12, H, W]")
+    assert (norm.kind, norm.groups) == ("groupnorm", G)
+
+
+def test_the_operator_of_opset_21() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[N, 12, H, W] x) => (float[N, 12, H, W] y) '
+        "{ y = GroupNormalization <num_groups=3, epsilon=0.001> (x, gamma, beta) }"
+    )
+    values = parameters()
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(values[n], n) for n in ("gamma", "beta"))
+    (norm,) = found_in(model)
+    assert isinstance(norm, Norm)
+    assert (norm.kind, norm.groups) == ("groupnorm", 3)
+    np.testing.assert_array_equal(norm.scale, values["gamma"].astype(np.float64))
+
+
+def test_the_operator_of_opset_18_has_a_scale_per_group() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[N, 12, H, W] x) => (float[N, 12, H, W] y) '
+        "{ y = GroupNormalization <num_groups=3> (x, s, t) }"
+    )
+    arrays = {"s": np.array([1, 2, 3], np.float32), "t": np.array([0, 5, 6], np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items())
+    (norm,) = found_in(model)
+    assert isinstance(norm, Norm)
+    np.testing.assert_array_equal(norm.scale, np.repeat([1.0, 2.0, 3.0], 4))
+    np.testing.assert_array_equal(norm.shift, np.repeat([0.0, 5.0, 6.0], 4))
+
+
+def test_microsofts_operator_between_transposes() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> '
+        "g (float[N, 12, 4, 5] x) => (float[N, 12, 4, 5] y) { t = Transpose <perm=[0, 2, 3, 1]> (x) "
+        "n = com.microsoft.GroupNorm <groups=3, epsilon=0.001, activation=1> (t, gamma, beta) "
+        "y = Transpose <perm=[0, 3, 1, 2]> (n) }"
+    )
+    values = parameters()
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(values[n], n) for n in ("gamma", "beta"))
+    (norm,) = found_in(model)
+    assert isinstance(norm, Norm)
+    assert (norm.x.name, norm.y.name, norm.channel_axis) == ("x", "y", 1)
+    assert (norm.groups, norm.activation) == (3, "silu")
+
+
+def test_the_unbiased_variance_has_its_own_scale_and_epsilon(check: Checker) -> None:
+    body = (
+        f"{ROWS} {MEAN} c = Sub (r, mu) sq = Mul (c, c) bv = ReduceMean (sq, last) kv = Mul (bv, count) "
+        f"v = Div (kv, less) {DIVIDE} y = Reshape (n, back)"
+    )
+    norm = norm_of(check, body)
+    assert norm.epsilon == pytest.approx(float(np.float32(1e-3)) * (K - 1) / K, rel=1e-14)
+    np.testing.assert_allclose(norm.scale, np.sqrt((K - 1) / K), rtol=1e-14)
+
+
+def test_affines_that_follow_belong_to_it(check: Checker) -> None:
+    norm = norm_of(check, f"{SPELLINGS['two passes'].replace('y =', 'z =')} w = Mul (z, g) y = Add (w, g)")
+    values = parameters()
+    scale, shift = (values[n].reshape(-1).astype(np.float64) for n in "gb")
+    np.testing.assert_array_equal(norm.scale, scale * scale)
+    np.testing.assert_allclose(norm.shift, shift * scale + scale, rtol=1e-15)
+
+
+def test_silu_belongs_to_it(check: Checker) -> None:
+    body = f"{SPELLINGS['two passes'].replace('y =', 'a =')} s = Sigmoid (a) y = Mul (a, s)"
+    norm = norm_of(check, body)
+    assert norm.activation == "silu"
+    assert norm.before_activation is not None
+    assert norm.before_activation.y.name == "a"
+
+
+def test_a_gate_on_another_value_is_no_silu(check: Checker) -> None:
+    body = f"{SPELLINGS['two passes'].replace('y =', 'a =')} s = Sigmoid (a) y = Mul (x, s)"
+    values = used(body)
+    model = check.model(f"g (float[2, 12, 4, 5] x) => (float[2, 12, 4, 5] y) {{ {body} }}", values)
+    (norm,) = found_in(model)
+    assert isinstance(norm, Norm)
+    assert (norm.y.name, norm.activation) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "axes"),
+    [
+        ("mu = ReduceMean <axes=[2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[2, 3]> (sq) "
+         "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "instancenorm", (2, 3)),
+        ("mu = ReduceMean <axes=[1]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[1]> (sq) "
+         "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "layernorm", (1,)),
+        ("sq = Mul (x, x) v = ReduceMean <axes=[1]> (sq) ve = Add (v, eps) sd = Sqrt (ve) y = Div (x, sd)",
+         "rmsnorm", (1,)),
+    ],
+    ids=["instancenorm", "layernorm over channels", "rmsnorm"],
+)  # fmt: skip
+def test_its_relatives_are_told_apart(check: Checker, body: str, kind: str, axes: tuple[int, ...]) -> None:
+    text = f"g (float[N, 12, H, W] x) => (float[N, 12, H, W] y) {{ {body} }}"
+    (norm,) = found_in(check.model(text, {"eps": np.array(1e-3, np.float32)}, opset=13))
+    assert isinstance(norm, Norm)
+    assert (norm.kind, norm.axes) == (kind, axes)
+
+
+def refused(check: Checker, body: str) -> list[Norm | LookAlike]:
+    values = used(body)
+    return found_in(check.model(f"g (float[2, 12, 4, 5] x) => (float[2, 12, 4, 5] y) {{ {body} }}", values))
+
+
+def test_an_epsilon_outside_of_the_root_is_refused(check: Checker) -> None:
+    body = f"{ROWS} {MEAN} {VARIANCE} sd = Sqrt (v) se = Add (sd, eps) n = Div (c, se) {AFFINE}"
+    (found,) = refused(check, body)
+    assert isinstance(found, LookAlike)
+    assert found.code == "NF401"
+
+
+def test_an_inner_value_that_is_read_elsewhere_is_refused(check: Checker) -> None:
+    body = f"{SPELLINGS['two passes'].replace('y =', 'z =')} e = Exp (c) f = Reshape (e, back) y = Add (z, f)"
+    (found,) = refused(check, body)
+    assert isinstance(found, LookAlike)
+    assert found.code == "NF402"
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("sq = Mul (c, c)", "sq = Mul (c, r)"),
+        ("v = ReduceMean (sq, last)", "v = ReduceMax (sq, last)"),
+        ("n = Div (c, sd)", "n = Div (r, sd)"),
+        ("ve = Add (v, eps) sd = Sqrt (ve)", "ve = Add (v, eps) sd = Exp (ve)"),
+    ],
+)
+def test_another_computation_is_not_a_groupnorm(check: Checker, was: str, becomes: str) -> None:
+    assert was in SPELLINGS["two passes"]
+    found = refused(check, SPELLINGS["two passes"].replace(was, becomes))
+    # E[(x − μ)·x] is the variance all the same.
+    expected = 1 if "Mul (c, r)" in becomes else 0
+    assert sum(isinstance(one, Norm) for one in found) == expected
+
+
+def test_statistics_over_the_batch_are_not_a_groupnorm(check: Checker) -> None:
+    body = (
+        "mu = ReduceMean <axes=[0, 2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[0, 2, 3]> (sq) "
+        "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)"
+    )
+    text = f"g (float[2, 12, 4, 5] x) => (float[2, 12, 4, 5] y) {{ {body} }}"
+    assert found_in(check.model(text, {"eps": np.array(1e-3, np.float32)}, opset=13)) == []
+
+
+def test_a_grouping_of_strided_channels_is_not_a_groupnorm(check: Checker) -> None:
+    body = (
+        "r = Reshape (x, mixed) mu = ReduceMean (r, strided) c = Sub (r, mu) sq = Mul (c, c) "
+        f"v = ReduceMean (sq, strided) {DIVIDE} y = Reshape (n, back)"
+    )
+    assert refused(check, body) == []
