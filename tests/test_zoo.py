@@ -36,7 +36,7 @@ def expected(batchnorms: int, **codes: int) -> tuple[int, Counter[str]]:
 LEFT = {
     "acnet": expected(0),
     "causal": expected(0),
-    # γ·(x·n) + β + x of its response normalisation stands between powers and a zero-padded Conv.
+    # ε of two spelled-out normalisations over channels; γ and β of one stand in front of a zero-padded Conv.
     "convnext": expected(1, NF114=2, NF116=1),
     "dcgan": expected(0),
     "densenet": expected(7, NF103=7),
