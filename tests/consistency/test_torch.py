@@ -1,0 +1,122 @@
+"""Torch modules checked and exported, and left as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+import normfold.torch  # noqa: E402
+from normfold.errors import InputError  # noqa: E402
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.5),
+        torch.nn.Flatten(),
+    )
+    net[1].running_mean.uniform_(-1, 1)
+    net[1].running_var.uniform_(0.5, 2)
+    return net
+
+
+IMAGES = np.random.default_rng(0).normal(size=(8, 2, 6, 6)).astype(np.float32)
+
+
+def test_module_and_graphs_agree() -> None:
+    report = normfold.torch.check(network(), IMAGES)
+    assert report.agree
+    (output,) = report.outputs
+    assert output.exported < 1e-6 and output.folded < 1e-12
+    assert output.train is not None and output.train > 0.05
+    assert {b.name for b in report.buffers} == {"1.running_mean", "1.running_var"}
+    assert all(b.difference == 0 for b in report.buffers)
+
+
+def test_training_differs_by_batch_statistics_alone() -> None:
+    net = network()
+    report = normfold.torch.check(net, IMAGES)
+    x = net[0](torch.from_numpy(IMAGES))
+    m, v = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
+    train = torch.relu((x - m) / (v + 1e-5).sqrt()).flatten(1)
+    reference = net.eval()(torch.from_numpy(IMAGES))
+    expected = ((train - reference).abs().max() / reference.abs().max()).item()
+    assert report.outputs[0].train == pytest.approx(expected, rel=1e-4)
+
+
+def test_module_is_as_before() -> None:
+    net = network()
+    net.train()
+    net[1].eval()
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    identities = {k: id(v) for k, v in net.named_buffers()}
+    modes = [m.training for m in net.modules()]
+    random = torch.random.get_rng_state()
+    normfold.torch.check(net, torch.from_numpy(IMAGES))
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+    assert {k: id(v) for k, v in net.named_buffers()} == identities
+    assert [m.training for m in net.modules()] == modes
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_module_is_as_before_where_it_fails() -> None:
+    net = network().train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(InputError, match="does not run"):
+        normfold.torch.check(net, torch.zeros(1, 3, 6, 6))
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_graph_of_another_state_is_named() -> None:
+    net = network()
+    model = normfold.torch.to_onnx(net.eval(), (torch.from_numpy(IMAGES),), optimize=False)
+    net[1].running_var.mul_(1.5)
+    report = normfold.torch.check(net, IMAGES, model)
+    assert not report.agree
+    assert {f.code for f in report.findings} == {"NF355"}
+    assert any("1.running_var" in f.message for f in report.findings)
+    assert not any("1.running_mean" in f.message for f in report.findings)
+
+
+def test_batch_that_torch_refuses_to_train_on() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    report = normfold.torch.check(net, np.zeros((1, 3), np.float32))
+    assert report.train_skipped is not None and report.outputs[0].train is None
+    assert report.agree
+
+
+def test_export_folds_and_verifies(tmp_path: Path) -> None:
+    net = network().train()
+    path = tmp_path / "model.onnx"
+    result = normfold.torch.export(net, (torch.from_numpy(IMAGES),), path, optimize=False)
+    assert net.training
+    assert result.changed and result.report.verification.verdict == "pass"
+    assert [node.op_type for node in ir.load(path).graph][:2] == ["Conv", "Relu"]
+
+
+def test_weights_are_loaded_without_running_code(tmp_path: Path) -> None:
+    net = torch.nn.BatchNorm2d(3)
+    net.running_mean.fill_(7.0)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    torch.save(net, tmp_path / "pickle.pt")
+    assert normfold.torch.load_module("models.lenet:LeNet")
+    with pytest.raises(InputError, match=r"pickle\.pt"):
+        normfold.torch.load_module("models.lenet:LeNet", tmp_path / "pickle.pt")
+    with pytest.raises(InputError, match="missing"):
+        normfold.torch.load_module("models.lenet:LeNet", tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("factory", ["models.lenet", "models.lenet:Nothing", "nowhere.at.all:f", "os:getcwd"])
+def test_factories_that_give_no_module(factory: str) -> None:
+    with pytest.raises(InputError, match="--torch"):
+        normfold.torch.load_module(factory)
