@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "Compare two models.",
     "bench": "Time two models against each other.",
     "consistency": "Look for differences between training and evaluation.",
+    "calibrate": "Estimate the running statistics again, from data.",
     "explain": "Say what a reason code means.",
 }
 

@@ -144,11 +144,17 @@ class TestData:
                 scaled = (numpy_helper.to_array(tensor) * 1000).astype(np.float32)
                 tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
         onnx.save(model, tmp_path / "damaged.onnx")
-        outcome = run("consistency", tmp_path / "damaged.onnx", "--data", self.data, "--format", "json")
+        page = tmp_path / "report.html"
+        arguments = ("--data", self.data, "--format", "json", "--report", page)
+        outcome = run("consistency", tmp_path / "damaged.onnx", *arguments)
         assert outcome.code == 1
         codes = [finding["code"] for finding in outcome.report["findings"]]
         assert codes.count("NF340") == 4
         assert "NF354" in codes
+        # 6 + 16 + 120 + 84 channels; above 96, two share a cell.
+        map_, _, plots = page.read_text().partition("Layer by layer")
+        assert map_.count("<rect") == 6 + 16 + 60 + 84
+        assert plots.count("<rect") == 2 * (6 + 16 + 120 + 84)
 
     def test_too_few_images(self, run: Run, tmp_path: Path) -> None:
         with np.load(self.data) as stored:

@@ -9,6 +9,7 @@ from normfold.codes import CODES
 from normfold.reporting import phrases
 from normfold.reporting.html.charts import errors_chart, timing_chart
 from normfold.reporting.html.diagram import draw
+from normfold.reporting.html.heatmap import heat_map, layer_plots
 from normfold.reporting.html.style import STYLE
 from normfold.reporting.html.text import printed
 from normfold.reporting.report import Report, Site, SiteGraph
@@ -53,6 +54,7 @@ class _Part:
         report = self._report
         yield from self._head()
         yield from self._remarks()
+        yield from self._consistency()
         yield from self._measurements()
         yield from self._rounding()
         yield from self._changed()
@@ -91,6 +93,17 @@ class _Part:
         if lines or proof:
             items = "".join(f"<li>{printed(line)}</li>" for line in [*([proof] if proof else []), *lines])
             yield f'<h2>What was found</h2><div class="card"><ul>{items}</ul></div>'
+
+    def _consistency(self) -> Iterator[str]:
+        layers = self._report.consistency.get("layers", [])
+        drawn = heat_map(layers)
+        if drawn:
+            yield f"<h2>Layers × channels against the data</h2>{drawn}"
+            yield f"<h2>Layer by layer, the worst first</h2>{layer_plots(layers)}"
+        elif layers:
+            lines = phrases.consistency_lines(self._report, all_of_them=True)
+            items = "".join(f"<li>{printed(line)}</li>" for line in lines)
+            yield f'<h2>Layers</h2><div class="card"><ul>{items}</ul></div>'
 
     def _measurements(self) -> Iterator[str]:
         rows = self._report.measurements
