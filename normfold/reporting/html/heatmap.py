@@ -36,7 +36,7 @@ def heat_map(layers: Sequence[Mapping[str, Any]]) -> str:
         body += f'<p class="muted small">… and {rest} more in the JSON report</p>'
     note = (
         '<p class="muted small">From the input down; one cell per channel, the worst of several if '
-        f"there are many. Full colour: {_NATS_FULL:g} nats or more between the data and the running statistics.</p>"
+        f"there are many. Full colour: {_NATS_FULL:g} nats or more from the running statistics.</p>"
     )
     return f'<div class="card">{note}{body}</div>'
 
