@@ -15,6 +15,16 @@ from normfold.evaluation.errors import NotCovered
 Kernel = Callable[["NodeCall"], Sequence[Any]]
 
 
+_UNROUNDED = "normfold.unrounded"
+
+
+def unrounded(name: str, value: float) -> ir.Attr:
+    """A float attribute that a fold has computed: like a weight before its rounding, it counts unrounded."""
+    attribute = ir.AttrFloat32(name, value)
+    attribute.meta[_UNROUNDED] = True
+    return attribute
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCall:
     """A node's operator, resolved attributes and operands.
@@ -61,10 +71,12 @@ class NodeCall:
 
     def number(self, name: str, default: float | None = None) -> float:
         """A float attribute. ONNX stores them in float32, defaults included, so that is the value it
-        means; one that a fold has just computed counts as it is held, like a weight before its rounding.
+        means.
         """
         if name in self.attributes:
-            return float(self.attributes[name].value)
+            attribute = self.attributes[name]
+            value = attribute.value
+            return float(value) if attribute.meta.get(_UNROUNDED) else float(np.float32(value))
         if default is None:
             raise self.refuse(f"attribute {name} is missing")
         return float(np.float32(default))

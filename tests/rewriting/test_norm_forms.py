@@ -197,3 +197,19 @@ def test_the_first_provider_is_the_target(provider: str, target: str) -> None:
     from normfold.planning.targets import target_of
 
     assert target_of(provider) == target
+
+
+def test_the_epsilon_of_an_unbiased_variance_is_proven_before_its_rounding() -> None:
+    """``ε·(K−1)/K`` is no float32; on inputs of small variance the proof sees the difference."""
+    model = model_of("handwritten")
+    scale = next(node for node in model.graph.node if node.output[0] == "ve")
+    scale.input[0] = "unbiased"
+    count = 12 // 3 * 20
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(count, np.float32), "count"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(count - 1, np.float32), "less"))
+    place = list(model.graph.node).index(scale)
+    model.graph.node.insert(place, onnx.helper.make_node("Mul", ["var", "count"], ["sum"]))
+    model.graph.node.insert(place + 1, onnx.helper.make_node("Div", ["sum", "less"], ["unbiased"]))
+    result = fold(model)
+    assert [(s.action, s.rule) for s in result.report.sites] == [("substituted", "instancenorm-bn")]
+    assert result.report.verification.verdict == "pass"

@@ -20,6 +20,9 @@ _STEP = 1e-6
 _EPSILON = float(np.float32(1e-5))
 
 
+Attributes = Mapping[str, int | float | Sequence[int] | ir.Attr]
+
+
 @dataclass
 class Emitted:
     """What a substitution made.
@@ -58,7 +61,7 @@ class Builder:
         op_type: str,
         inputs: Sequence[ir.Value],
         dims: Dims | None,
-        attributes: Mapping[str, int | float | Sequence[int]] | None = None,
+        attributes: Attributes | None = None,
         *,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:

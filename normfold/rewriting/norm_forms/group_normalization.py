@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from normfold.rewriting.norm_forms.builder import Builder
+from normfold.evaluation.call import unrounded
+from normfold.rewriting.norm_forms.builder import Attributes, Builder
 
 
 def emit_group_normalization(builder: Builder) -> ir.Value:
     """Returns the value that takes the place of y."""
     norm = builder.norm
     operands = [norm.x, builder.constant(norm.scale, "scale"), builder.constant(norm.shift, "bias")]
-    attributes = {"num_groups": norm.groups, "epsilon": norm.epsilon}
+    attributes: Attributes = {"num_groups": norm.groups, "epsilon": unrounded("epsilon", norm.epsilon)}
     return builder.op("GroupNormalization", operands, builder.dims, attributes)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from normfold.evaluation.call import unrounded
 from normfold.rewriting.norm_forms.builder import Builder
 
 
 def emit_instance_normalization(builder: Builder, *, as_batchnorm: bool) -> ir.Value:
     """Returns the value that takes the place of y."""
     norm = builder.norm
-    attributes = {"epsilon": norm.epsilon}
+    attributes = {"epsilon": unrounded("epsilon", norm.epsilon)}
     if norm.groups == norm.channels:
         parameters = [builder.constant(norm.scale, "scale"), builder.constant(norm.shift, "bias")]
         return builder.op("InstanceNormalization", [norm.x, *parameters], builder.dims, attributes)

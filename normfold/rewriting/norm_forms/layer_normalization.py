@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from normfold.evaluation.call import unrounded
 from normfold.planning.norm_forms import group_elements
-from normfold.rewriting.norm_forms.builder import Builder
+from normfold.rewriting.norm_forms.builder import Attributes, Builder
 
 
 def emit_layer_normalization(builder: Builder) -> ir.Value:
@@ -18,6 +19,6 @@ def emit_layer_normalization(builder: Builder) -> ir.Value:
     assert size is not None
     x = builder.grouped()
     ones = builder.constant(np.ones(size), "ones")
-    attributes = {"axis": -1, "epsilon": builder.norm.epsilon}
+    attributes: Attributes = {"axis": -1, "epsilon": unrounded("epsilon", builder.norm.epsilon)}
     normal = builder.op("LayerNormalization", [x, ones], builder.workspace.dims(x), attributes)
     return builder.batchnorm(builder.ungrouped(normal))
