@@ -44,7 +44,7 @@ def find_idioms(workspace: Workspace) -> Idioms:
             elif node.op_type in ("Erf", "Tanh"):
                 idioms.opaque |= _gelu(node, workspace)
             elif node.op_type == "Sigmoid":
-                idioms.opaque |= _quick_gelu(node)
+                idioms.opaque |= _quick_gelu(node, workspace)
     return idioms
 
 
@@ -130,13 +130,14 @@ def _cubic(scaled: ir.Node) -> Iterator[ir.Node]:
                 yield from (n for n in map(_maker, term.inputs) if _is(n, "Pow", "Mul"))
 
 
-def _quick_gelu(node: ir.Node) -> set[ir.Node]:
+def _quick_gelu(node: ir.Node, workspace: Workspace) -> set[ir.Node]:
     """``x · sigmoid(a · x)``."""
     product, scaled = _only_reader(node.outputs[0]), _maker(node.inputs[0])
     if not _is(product, "Mul") or not _is(scaled, "Mul"):
         return set()
     shared = {v for v in scaled.inputs if v is not None} & {v for v in product.inputs if v is not None}
-    return {node, product, scaled} if shared else set()
+    is_gate = any(not workspace.constants.is_constant(v) for v in shared)
+    return {node, product, scaled} if is_gate else set()
 
 
 def _maker(value: ir.Value | None) -> ir.Node | None:

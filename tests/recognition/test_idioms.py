@@ -109,3 +109,14 @@ def test_asked_to_the_affine_of_a_normalisation_goes_into_the_linear_layer(check
     scale = ir.from_proto(outcome.proto).graph.node(0).inputs[1]
     assert scale is not None and scale.const_value is not None
     np.testing.assert_array_equal(scale.const_value.numpy(), 1.0)
+
+
+def test_a_sigmoid_between_two_constant_factors_is_no_gelu(check: Any) -> None:
+    outcome = check(build(check, "t = Mul (x, half) e = Sigmoid (t) p = Mul (e, half) y = MatMul (p, w)"))
+    assert outcome.counts["Mul"] == 1
+    assert outcome.kept("NF106").site == "t"
+
+
+def test_a_gate_by_its_own_sigmoid_is_one(check: Any) -> None:
+    outcome = check(build(check, "t = Mul (x, half) e = Sigmoid (t) p = Mul (x, e) y = MatMul (p, w)"))
+    assert not outcome.folded.changed and not outcome.folded.sites
