@@ -49,8 +49,8 @@ class OutputComparison:
 
     Attributes:
         output: its name in the exported graph.
-        train: ``module.train()`` with Dropout off, against ``eval()``; ``None`` where torch refuses to train on these
-            inputs.
+        train: ``module.train()`` with Dropout off, against ``eval()``; ``None`` where torch refuses to train
+            on these inputs.
         exported: the exported graph, in float64, against ``eval()``.
         folded: the folded graph, in float64, against the exported graph.
     """
@@ -67,8 +67,8 @@ class BufferComparison:
 
     Attributes:
         name: in ``module.named_buffers()``.
-        site: output value of the layer of the graph that holds it; ``None`` where none does: the exporter folded it,
-            or it differs.
+        site: output value of the layer of the graph that holds it; ``None`` where none does: the exporter
+            folded it, or it differs.
         difference: largest absolute difference, relative to the largest value; ``None`` where none holds it.
     """
 
@@ -139,8 +139,8 @@ def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> 
 def check(module: nn.Module, inputs: Any, model: ir.Model | None = None) -> ModuleReport:
     """Compares ``module.train()``, ``module.eval()``, the exported graph and the folded graph side by side.
 
-    In ``train()`` Dropout stays off, so that batch statistics are all that differs. Buffers, modes, gradients and the
-    state of torch's random number generators are as before afterwards.
+    In ``train()`` Dropout stays off, so that batch statistics are all that differs. Buffers, modes, gradients
+    and the state of torch's random number generators are as before afterwards.
 
     Args:
         module: the live module.

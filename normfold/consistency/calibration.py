@@ -64,7 +64,8 @@ class Calibrated:
         images: how many there were.
         passes: how often the data were run, to the depth of the layer in question.
         causes: why the statistics departed before, where they did.
-        gap_before: training mode against evaluation, relative to the output's standard deviation, worst output.
+        gap_before: training mode against evaluation, relative to the output's standard deviation, worst
+            output.
         gap_after: the same with the new statistics.
         findings: what calibration cannot repair, and what limits it.
     """
@@ -90,13 +91,14 @@ def calibrate(
 ) -> Calibrated:
     """Estimates the running statistics of every layer from data.
 
-    Costs one pass over the data per group of layers that do not depend on each other, each only as deep as the group
+    Costs one pass over the data per group of layers that do not depend on each other, each only as deep as
+    the group
     stands: for a chain of L layers about L/2 whole evaluations of the data, and two for the report.
 
     Args:
         model: is not changed.
-        batches: inputs by name, axis 0 counts images. It is gone through once per pass, so it should be a list or
-            another object that can be; an iterator is kept in memory.
+        batches: inputs by name, axis 0 counts images. It is gone through once per pass, so it should be a
+            list or another object that can be; an iterator is kept in memory.
         diagnosis: say whether the statistics are the cause of what they repair.
         budget_seconds: time for experiments on the cause.
         progress: is told which layers are estimated.

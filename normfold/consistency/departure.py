@@ -31,7 +31,8 @@ class Departure:
     Attributes:
         z: mean of the data minus running mean, in running standard deviations (epsilon included).
         log_variance_ratio: logarithm of variance of the data over running variance, epsilon added to both.
-        kl: Kullback–Leibler divergence of the data from the running statistics, both taken as Gaussian, in nats.
+        kl: Kullback–Leibler divergence of the data from the running statistics, both taken as Gaussian, in
+            nats.
         z_noise: standard error of ``z``: of these images, and of an honest running average.
         log_variance_noise: the same of ``log_variance_ratio``.
     """

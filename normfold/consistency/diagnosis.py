@@ -37,7 +37,8 @@ class Cause:
         code: its reason code.
         site: the first layer that it shows in; ``None`` where it concerns the model as a whole.
         message: what was tried and what came of it, with numbers.
-        repairable: whether the running statistics are at fault, so that estimating them again repairs the model.
+        repairable: whether the running statistics are at fault, so that estimating them again repairs the
+            model.
         evidence: the numbers by name.
     """
 

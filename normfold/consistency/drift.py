@@ -32,7 +32,8 @@ class LayerDrift:
         index: its place among the layers, in graph order.
         images: images it was judged on.
         deployment: with running statistics in all layers above, as deployed.
-        training: with batch statistics in all layers above, as in training: a departure here is the layer's own.
+        training: with batch statistics in all layers above, as in training: a departure here is the layer's
+            own.
         departs: whether either is beyond sampling noise.
         channels: single channels that are far off.
     """
@@ -109,8 +110,8 @@ def data_findings(
 ) -> DataReport:
     """Compares the running statistics of every layer with the data, and says what departs and why.
 
-    One pass over the data; every batch is run in deployment and in training conditions. Memory does not grow with
-    the number of images.
+    One pass over the data; every batch is run in deployment and in training conditions. Memory does not grow
+    with the number of images.
 
     Args:
         model: is not changed. A folded one is judged where its provenance knows the layers.

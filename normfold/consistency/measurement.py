@@ -61,8 +61,8 @@ class Measured:
         images: how many there were.
         batch_size: images that shared their statistics in training.
         opened: the model that was run.
-        samples: the first batches, for experiments afterwards: at most ``KEPT_IMAGES`` and ``KEPT_BYTES``, and at
-            least one batch.
+        samples: the first batches, for experiments afterwards: at most ``KEPT_IMAGES`` and ``KEPT_BYTES``,
+            and at least one batch.
     """
 
     layers: list[LayerData]

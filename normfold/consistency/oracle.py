@@ -1,7 +1,7 @@
 """The train-mode oracle: what the model computes with batch statistics, and how far that is from evaluation.
 
-Everything runs in float64. onnxruntime is of no use here: its kernel for training updates running statistics in
-place, and with them whatever initializer its optimiser merged with them.
+Everything runs in float64. onnxruntime is of no use here: its kernel for training updates running statistics
+in place, and with them whatever initializer its optimiser merged with them.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class TrainEvalGap:
     Attributes:
         gaps: one for each output and batch size.
         layers: the share of each layer, largest first, at the largest batch size.
-        batch_dependence: for each output, the largest difference in evaluation between an image among others and
-            the same image alone, relative to the largest value; empty where the batch size is fixed.
+        batch_dependence: for each output, the largest difference in evaluation between an image among others
+            and the same image alone, relative to the largest value; empty where the batch size is fixed.
         relaxed: Reshapes whose baked-in batch size was relaxed.
         notes: what could not be measured, and why.
     """
@@ -126,8 +126,8 @@ def measure_gap(
 ) -> TrainEvalGap:
     """Compares training mode with evaluation at several batch sizes, and layer by layer.
 
-    Costs one evaluation and one training-mode pass over the images per batch size, and one more pass per layer at the
-    largest batch size; what the budget does not reach is named in ``notes``.
+    Costs one evaluation and one training-mode pass over the images per batch size, and one more pass per
+    layer at the largest batch size; what the budget does not reach is named in ``notes``.
 
     Args:
         model: is not changed.

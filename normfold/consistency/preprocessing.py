@@ -1,6 +1,7 @@
 """Whether another preparation of the inputs would bring the first layers to their running statistics.
 
-Nothing is inferred from patterns: every candidate is applied to the data and the first layers are computed again.
+Nothing is inferred from patterns: every candidate is applied to the data and the first layers are computed
+again.
 """
 
 from __future__ import annotations
@@ -207,12 +208,12 @@ def _colour_axis(array: np.ndarray[Any, Any]) -> int | None:
 def explained_by_inputs(model: ir.Model, layer: NormLayer, samples: Sequence[Batch]) -> float | None:
     """Which share of the departing means other inputs would explain, where the layer is linear in its input.
 
-    With stationary inputs of another brightness and contrast, the means of the layer's input lie on a line through
-    ``f(0)``, ``f(x)`` and ``f(1)``; statistics taken with other weights do not.
+    With stationary inputs of another brightness and contrast, the means of the layer's input lie on a line
+    through ``f(0)``, ``f(x)`` and ``f(1)``; statistics taken with other weights do not.
 
     Returns:
-        ``1 − residual / departure`` of the squares, adjusted for the numbers fitted; ``None`` where there is no one
-        floating input, the layer is not linear in it, or it has too few channels to tell.
+        ``1 − residual / departure`` of the squares, adjusted for the numbers fitted; ``None`` where there is
+        no one floating input, the layer is not linear in it, or it has too few channels to tell.
     """
     names = list(_floating_inputs(samples[0]))
     if len(samples[0]) != 1 or len(names) != 1 or layer.x in names:
@@ -225,6 +226,8 @@ def explained_by_inputs(model: ir.Model, layer: NormLayer, samples: Sequence[Bat
         return np.asarray(found.mean(axis=(0, *range(2, found.ndim))))
 
     zero, once, twice = means(np.zeros_like(x)), means(x), means(2 * x)
+    if not np.isfinite(twice).all():
+        return None
     if not np.allclose(twice - zero, 2 * (once - zero), rtol=1e-6, atol=1e-9 * float(np.abs(twice).max())):
         return None
     directions = [once - zero]

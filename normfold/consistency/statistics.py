@@ -1,7 +1,8 @@
 """Streaming statistics per channel, counted in images, in float64.
 
-Pixels of one image are not independent samples, so every image gives one observation of a channel: its mean and
-its variance. The spread of those observations from image to image is the sampling noise that drift is judged by.
+Pixels of one image are not independent samples, so every image gives one observation of a channel: its mean
+and its variance. The spread of those observations from image to image is the sampling noise that drift is
+judged by.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Batch = Mapping[str, np.ndarray[Any, Any]]
 class ChannelMoments:
     """Mean and variance of each channel over images, and how far they move from image to image.
 
-    Updated by the pairwise form of Welford's algorithm (Chan, Golub, LeVeque 1979), so memory does not grow with
-    the number of images and a large mean costs no digits. Every image weighs the same.
+    Updated by the pairwise form of Welford's algorithm (Chan, Golub, LeVeque 1979), so memory does not grow
+    with the number of images and a large mean costs no digits. Every image weighs the same.
 
     Attributes:
         images: observations so far.
@@ -45,9 +46,10 @@ class ChannelMoments:
         """Takes in the input of a normalisation.
 
         Args:
-            x: ``[N, C, *S]``. ``N`` is ``images``, or a multiple where an axis such as time was merged into it,
-                the positions of one image side by side.
-            images: number of images behind ``x``. Where ``N`` is no multiple of it, all of ``x`` counts as one.
+            x: ``[N, C, *S]``. ``N`` is ``images``, or a multiple where an axis such as time was merged into
+                it, the positions of one image side by side.
+            images: number of images behind ``x``. Where ``N`` is no multiple of it, all of ``x`` counts as
+                one.
         """
         if x.size == 0:
             return
@@ -153,8 +155,8 @@ def image_count(batch: Batch) -> int:
 def rebatched(batches: Iterable[Batch], size: int) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     """The same images in batches of ``size``; the last one may be smaller.
 
-    Inputs whose axis 0 does not count images, such as a threshold, keep the value that they had in the first batch
-    of each group. Holds at most ``size`` images and one batch more.
+    Inputs whose axis 0 does not count images, such as a threshold, keep the value that they had in the first
+    batch of each group. Holds at most ``size`` images and one batch more.
     """
     held: list[Batch] = []
     count = 0

@@ -1,7 +1,7 @@
 """Models that normalise with the statistics of the batch, and with an open batch axis.
 
-Training mode means here what it means to a BatchNormalization layer alone: ``y = γ·(x − m)/√(v + ε) + β`` with the
-mean ``m`` and the biased variance ``v`` of the batch. Dropout stays off.
+Training mode means here what it means to a BatchNormalization layer alone: ``y = γ·(x − m)/√(v + ε) + β``
+with the mean ``m`` and the biased variance ``v`` of the batch. Dropout stays off.
 https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
 """
 
@@ -77,8 +77,8 @@ class OpenBatch:
 def open_batch(model: ir.Model, sample: Batch) -> OpenBatch:
     """Finds a form of the model that runs on batches of any size, and shows that it is one.
 
-    A size baked into the targets of Reshape is relaxed. That nothing else carries it is not argued but tried: with
-    running statistics, two copies of ``sample`` run as one batch must give the outputs of ``sample`` twice.
+    A size baked into the targets of Reshape is relaxed. That nothing else carries it is not argued but tried:
+    with running statistics, two samples run as one batch must give the outputs of each alone.
 
     Args:
         model: is not changed.
@@ -87,36 +87,54 @@ def open_batch(model: ir.Model, sample: Batch) -> OpenBatch:
     images = image_count(sample)
     if images == 0:
         return OpenBatch(model, closed="the data holds no image")
-    alone = Evaluator(model).run(sample)
-    reason = _why_closed(model, sample, images, alone)
-    if reason is None:
+    other = {name: _mirrored(array, images) for name, array in sample.items()}
+    evaluator = Evaluator(model)
+    alone = evaluator.run(sample), evaluator.run(other)
+    found = _try(model, (sample, other), images, alone)
+    if found is None:
         return OpenBatch(model)
     copy, relaxed = _relaxed(model, images)
-    if relaxed and _why_closed(copy, sample, images, alone) is None:
+    if relaxed and _try(copy, (sample, other), images, alone) is None:
         return OpenBatch(copy, relaxed)
-    return OpenBatch(model, closed=reason)
+    reason, runs = found
+    return OpenBatch(model) if runs else OpenBatch(model, closed=reason)
 
 
-def _why_closed(model: ir.Model, sample: Batch, images: int, alone: dict[str, Any]) -> str | None:
+def _mirrored(array: np.ndarray[Any, Any], images: int) -> np.ndarray[Any, Any]:
+    """Other inputs that are as acceptable."""
+    counts = np.ndim(array) > 1 and np.shape(array)[0] == images
+    return np.flip(array, axis=-1) if counts else array
+
+
+def _try(
+    model: ir.Model, samples: tuple[Batch, Batch], images: int, alone: tuple[dict[str, Any], dict[str, Any]]
+) -> tuple[str, bool] | None:
+    """What two samples in one batch do that neither does alone, and whether the model runs on them at all."""
+    first, second = samples
     double = {
-        name: np.concatenate([array, array]) if np.ndim(array) and np.shape(array)[0] == images else array
-        for name, array in sample.items()
+        name: np.concatenate([array, second[name]])
+        if np.ndim(array) and np.shape(array)[0] == images
+        else array
+        for name, array in first.items()
     }
     try:
         together = Evaluator(model).run(double)
     except NotCovered as error:
-        return f"the model does not run on {2 * images} images: {error}"
+        return f"the model does not run on {2 * images} images: {error}", False
     for name in output_names(model):
-        one, two = np.asarray(alone[name]), np.asarray(together[name])
-        if one.dtype.kind != "f":
-            continue
-        if two.shape[:1] != (2 * images,) or two.shape[1:] != one.shape[1:]:
-            return f"output '{name}' has shape {list(two.shape)} for {2 * images} images"
-        scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one))) or 1.0
-        with np.errstate(invalid="ignore"):
-            for part in (two[:images], two[images:]):
-                if not np.allclose(part, one, rtol=0.0, atol=_SAME * scale, equal_nan=True):
-                    return f"output '{name}' of an image depends on the images beside it"
+        one, two = np.asarray(alone[0][name]), np.asarray(together[name])
+        if one.dtype.kind == "f" and (two.shape[:1] != (2 * images,) or two.shape[1:] != one.shape[1:]):
+            return f"output '{name}' has shape {list(two.shape)} for {2 * images} images", False
+    for name in output_names(model):
+        two = np.asarray(together[name])
+        for index in range(2):
+            one = np.asarray(alone[index][name])
+            if one.dtype.kind != "f":
+                continue
+            scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one))) or 1.0
+            part = two[index * images : (index + 1) * images]
+            if not np.allclose(part, one, rtol=0.0, atol=_SAME * scale, equal_nan=True):
+                return f"output '{name}' of an image depends on the images beside it", True
     return None
 
 

@@ -1,8 +1,9 @@
 """Gives a folded model its normalisations back, from what the fold wrote down, so that they can be judged.
 
-A value of a folded graph that has the name of a value of the original means the same (docs/decisions/0002). So where
-the output ``y`` of a folded BatchNormalization is still there, its input was ``x = (y − β)/γ · √(var + ε) + mean``;
-that inverse and the normalisation itself are put behind ``y``, and nothing changes but rounding.
+A value of a folded graph that has the name of a value of the original means the same (docs/decisions/0002).
+So where the output ``y`` of a folded BatchNormalization is still there, its input was ``x = (y − β)/γ · √(var
++ ε) + mean``; that inverse and the normalisation itself are put behind ``y``, and nothing changes but
+rounding.
 """
 
 from __future__ import annotations

@@ -1,0 +1,232 @@
+"""A trained LeNet, damaged one way at a time: each is named, and a healthy one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from normfold import loading
+from normfold.consistency.drift import DataReport, data_findings
+from normfold.consistency.layers import batchnorm_layers
+from normfold.folding import fold_model
+from normfold.reporting.provenance import KEY, provenance_entry
+
+FOLDER = Path(__file__).parents[2] / "models" / "trained"
+with np.load(FOLDER / "digits_heldout.npz") as stored:
+    IMAGES = stored["images"]
+
+
+def lenet() -> ir.Model:
+    return loading.load(FOLDER / "lenet_digits_bn.onnx").model
+
+
+def batches(images: np.ndarray, size: int = 8) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, len(images), size):
+        yield {"images": images[start : start + size].astype(np.float32)}
+
+
+def set_statistics(
+    model: ir.Model, change: Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> None:
+    for index, layer in enumerate(batchnorm_layers(model)):
+        for slot, values in zip((3, 4), change(index, layer.mean, layer.var), strict=True):
+            value = layer.node.inputs[slot]
+            value.const_value = ir.tensor(values.astype(np.float32), name=value.name)
+
+
+def judge(model: ir.Model, images: np.ndarray = IMAGES) -> DataReport:
+    return data_findings(model, batches(images), oracle=False)
+
+
+def running(model: ir.Model, images: np.ndarray, size: int, momentum: float, steps: int) -> None:
+    """Statistics as torch keeps them, all layers above using the batch, by torch's formula in numpy."""
+    from normfold.consistency.oracle import train_mode
+
+    rng = np.random.default_rng(0)
+    layers = batchnorm_layers(model)
+    state = [(layer.mean, layer.var) for layer in layers]
+    for _ in range(steps):
+        batch = images[rng.integers(0, len(images), size)].astype(np.float32)
+        inputs = train_mode(model, {"images": batch}, outputs=[layer.x for layer in layers])
+        for index, layer in enumerate(layers):
+            x = inputs[layer.x]
+            axes = (0, *range(2, x.ndim))
+            mean, var = state[index]
+            state[index] = (
+                mean + momentum * (x.mean(axes) - mean),
+                var + momentum * (x.var(axes, ddof=1) - var),
+            )
+    set_statistics(model, lambda index, mean, var: state[index])
+
+
+def codes(report: DataReport) -> set[str]:
+    return {cause.code for cause in report.causes}
+
+
+def test_healthy_model_has_no_finding() -> None:
+    report = data_findings(lenet(), batches(IMAGES))
+    assert [f for f in report.findings if f.severity != "info"] == []
+    assert report.first is None and report.conclusive and report.images == 450
+    assert len(report.layers) == 4
+
+
+def test_wrong_momentum() -> None:
+    model = lenet()
+    running(model, IMAGES[:225], 32, 0.9, 20)
+    report = judge(model, IMAGES[225:])
+    assert codes(report) == {"NF343"}
+    assert report.causes[0].repairable
+
+
+def test_tiny_batches() -> None:
+    model = lenet()
+    running(model, IMAGES[:225], 2, 0.1, 100)
+    report = judge(model, IMAGES[225:])
+    assert codes(report) == {"NF344"}
+    assert report.causes[0].evidence["batch_size"] == 2
+
+
+def test_inputs_scaled_by_255() -> None:
+    report = judge(lenet(), IMAGES * 255)
+    (cause,) = report.causes
+    assert cause.code == "NF346" and "dividing by 255" in cause.message and not cause.repairable
+    assert report.first == batchnorm_layers(lenet())[0].site
+
+
+def test_inputs_standardised_where_training_did_not() -> None:
+    report = judge(lenet(), IMAGES * 2 - 1)
+    assert codes(report) == {"NF346"} and "−1…1 to 0…1" in report.causes[0].message
+
+
+def test_statistics_of_another_domain() -> None:
+    model = lenet()
+    noise = np.random.default_rng(0).random((300, 1, 8, 8))
+    running(model, noise, 32, 0.1, 60)
+    assert codes(judge(model)) == {"NF345"}
+
+
+def test_variance_times_1000() -> None:
+    model = lenet()
+    set_statistics(model, lambda index, mean, var: (mean, var * 1000))
+    (cause,) = judge(model).causes
+    assert cause.code == "NF354" and cause.evidence["factor"] == pytest.approx(1000, rel=0.05)
+
+
+def test_caffe_sums() -> None:
+    model = lenet()
+    set_statistics(model, lambda index, mean, var: (mean * 999.98, var * 999.98))
+    assert codes(judge(model)) == {"NF315"}
+
+
+def test_statistics_that_never_warmed_up() -> None:
+    model = lenet()
+    set_statistics(model, lambda index, mean, var: (0.3 * mean, 0.3 * var + 0.7))
+    (cause,) = judge(model).causes
+    assert cause.code == "NF343" and cause.evidence["share"] == pytest.approx(0.3, abs=0.03)
+
+
+def test_statistics_of_other_weights() -> None:
+    model = lenet()
+    rng = np.random.default_rng(3)
+    set_statistics(
+        model,
+        lambda index, mean, var: (
+            rng.permutation(mean) + rng.normal(0, 1, mean.size) * np.sqrt(var),
+            var * 2.5,
+        ),
+    )
+    assert codes(judge(model)) == {"NF342"}
+
+
+def test_bessel() -> None:
+    model = lenet()
+    spatial = (64, 16, 1, 1)
+    set_statistics(
+        model, lambda index, mean, var: (mean, var * (2 * spatial[index]) / (2 * spatial[index] - 1))
+    )
+    (cause,) = judge(model).causes
+    assert cause.code == "NF349" and cause.evidence["batch_size"] == 2
+
+
+def test_epsilon_of_0_8() -> None:
+    model = lenet()
+    for layer in batchnorm_layers(model):
+        layer.node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.8)
+    (cause,) = judge(model).causes
+    assert cause.code == "NF307" and not cause.repairable
+
+
+def test_only_the_damaged_layer_departs_in_training_conditions() -> None:
+    model = lenet()
+    set_statistics(model, lambda index, mean, var: (mean, var * 1000 if index == 1 else var))
+    report = judge(model)
+    layers = sorted(report.layers, key=lambda layer: layer.index)
+    assert [layer.training.beyond_noise for layer in layers] == [False, True, False, False]
+    assert [layer.departs for layer in layers] == [False, True, True, True]
+    assert report.first == layers[1].site
+
+
+def test_too_few_images() -> None:
+    report = data_findings(lenet(), batches(IMAGES[:63] * 255))
+    assert not report.conclusive and [f.code for f in report.findings] == ["NF341"]
+    assert data_findings(lenet(), batches(IMAGES[:64]), oracle=False).conclusive
+
+
+def folded(model: ir.Model) -> ir.Model:
+    result = fold_model(model)
+    result.model.metadata_props[KEY] = provenance_entry("0", None, "0", result.provenance, None)
+    return result.model
+
+
+def test_folded_model_is_judged_by_its_provenance() -> None:
+    model = lenet()
+    set_statistics(model, lambda index, mean, var: (mean, var * 1000 if index == 1 else var))
+    report = judge(folded(model))
+    assert not any(node.op_type == "BatchNormalization" for node in folded(model).graph)
+    assert len(report.recovered) == 4
+    assert codes(report) == {"NF354"}
+    assert report.first == batchnorm_layers(model)[1].site
+
+
+def test_folded_healthy_model() -> None:
+    report = judge(folded(lenet()))
+    assert report.first is None and len(report.layers) == 4
+
+
+def test_provenance_that_is_no_provenance() -> None:
+    model = folded(lenet())
+    model.metadata_props[KEY] = '{"sites":[{"site":"getitem","scale":"!!"},7],"previous":3}'
+    assert judge(model).layers == []
+
+
+def test_channel_order() -> None:
+    """A colour model whose first layer sees BGR."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (128, 3, 6, 6)) * [[[[1.0]], [[2.0]], [[4.0]]]] + [[[[0.0]], [[1.0]], [[3.0]]]]
+    w = rng.normal(size=(5, 3, 3, 3))
+    graph = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,6,6] images) => (float[N,5,4,4] y) '
+        "{ c = Conv(images, w) y = BatchNormalization(c, g, b, m, v) }"
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(2, 3))
+    c = np.einsum("nchwij,ocij->nohw", windows, w)
+    values = {"w": w, "g": np.ones(5), "b": np.zeros(5), "m": c.mean((0, 2, 3)), "v": c.var((0, 2, 3))}
+    attach(graph, values)
+    assert judge(graph, images).first is None
+    assert codes(judge(graph, images[:, ::-1])) == {"NF348"}
+
+
+def attach(model: ir.Model, values: dict[str, np.ndarray]) -> None:
+    for node in model.graph:
+        for slot, value in enumerate(node.inputs):
+            if value is not None and value.name in values:
+                if value.name not in model.graph.initializers:
+                    tensor = ir.tensor(values[value.name].astype(np.float32), name=value.name)
+                    new = ir.Value(name=value.name, const_value=tensor, shape=ir.Shape(tensor.shape))
+                    new.dtype = tensor.dtype
+                    model.graph.register_initializer(new)
+                node.replace_input_with(slot, model.graph.initializers[value.name])
