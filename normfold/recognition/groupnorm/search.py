@@ -193,6 +193,9 @@ class _Attempt:
                 if node.op_type == "Div":
                     self._divided = str(reason)
                 continue
+            dims = self._workspace.dims(y)
+            if dims is not None and len(dims) != len(expression.view):
+                continue
             self._makers[y] = node
             self._reader.known[y] = expression
             self._note(y, expression)
