@@ -152,6 +152,9 @@ class EndToEnd:
         remarks = [remark for remark in comparison.remarks if remark.output not in settled]
         for remark in remarks:
             self._ledger.add(remark.weight, remark.code, remark.sentence)
+        silent = comparison.silent - in_question
+        if silent:
+            remarks += self._remarks_in_front(silent)
         wrong = next((remark for remark in remarks if remark.code in ("NF203", "NF215")), None)
         if wrong is not None and not self._report.located:
             self._locate(wrong)
@@ -218,12 +221,28 @@ class EndToEnd:
 
     def _settled_in_front(self, outputs: Collection[str]) -> bool:
         """Whether outputs agree in front of what decides or saturates, and behind equal decisions."""
+        found = self._in_front(outputs)
+        if found is None:
+            return False
+        comparison, ledger = found
+        return not comparison.remarks and ledger.verdict == "pass"
+
+    def _remarks_in_front(self, outputs: Collection[str]) -> list[Remark]:
+        """Enters what speaks against outputs so saturated that they would hide an error, in front of that."""
+        found = self._in_front(outputs)
+        remarks = [remark for remark in found[0].remarks if remark.weight == "fail"] if found else []
+        for remark in remarks:
+            self._ledger.add("fail", remark.code, f"in front of a saturated output, {remark.sentence}")
+        return remarks
+
+    def _in_front(self, outputs: Collection[str]) -> tuple[HeadToHead, Ledger] | None:
+        """Compares both models, cut in front of what decides or saturates; ``None`` where that cannot be."""
         cut = find_cut(GraphIndex(self._original), GraphIndex(self._folded), outputs)
         if cut is None:
-            return False
+            return None
         decided = self._decided(cut)
         if decided is None:
-            return False
+            return None
         original = cut_model(self._original, cut, decided[0])
         folded = cut_model(self._folded, cut, decided[0])
         files = None
@@ -241,7 +260,7 @@ class EndToEnd:
         )
         comparison.run()
         self._report.rounding.extend(report.rounding)
-        return not comparison.remarks and ledger.verdict == "pass"
+        return comparison, ledger
 
     def _decided(self, cut: Cut) -> list[Arrays] | None:
         """What the original decides in each run; ``None`` where it cannot be had."""

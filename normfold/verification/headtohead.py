@@ -17,7 +17,7 @@ from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import Outcome, run_model
+from normfold.verification.providers import Outcome, relaxed_options, run_model
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
 from normfold.verification.rounding import Judgement, column, judge, ulp, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
@@ -68,6 +68,7 @@ class HeadToHead:
 
     Attributes:
         remarks: what speaks against single outputs.
+        silent: outputs of sigmoids and softmaxes that rounding does not move: an error would not show either.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class HeadToHead:
         self._saturating = {name for name in self._outputs if saturates(index, name)}
         self._noise: dict[str, float] | None = None
         self.remarks: list[Remark] = []
+        self.silent: set[str] = set()
 
     def run(self) -> None:
         """Runs both models everywhere and judges every output; ``remarks`` and the report take the
@@ -133,7 +135,28 @@ class HeadToHead:
                 self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
                 self._enter(judgement, provider, optimize)
             self._check_tolerances(provider, optimize, base.runs, outcome.runs)
+        self._beside_in_tf32(provider, truth)
         return True
+
+    def _beside_in_tf32(self, provider: str, truth: Sequence[Arrays]) -> None:
+        """Enters how far both models are off with TF32, which is no part of the verdict."""
+        options = relaxed_options(provider)
+        if options is None:
+            return
+        assert self._runtime is not None and self._files is not None
+        for name, file in zip(("original", "folded"), self._files, strict=True):
+            outcome = run_model(
+                self._runtime, file, provider, self._batches, self._outputs, optimize=True, options=options
+            )
+            entry = outcome.as_dict(_short(provider), name, optimize=True)
+            entry["tf32"] = {
+                output: max(
+                    largest_change(t[output], r[output]) for t, r in zip(truth, outcome.runs, strict=True)
+                )
+                for output in self._outputs
+                if outcome.runs
+            }
+            self._report.providers.append(entry)
 
     def _run_file(self, which: int, provider: str, *, optimize: bool, repeat: bool = False) -> Outcome:
         assert self._runtime is not None and self._files is not None
@@ -262,6 +285,8 @@ class HeadToHead:
         )
 
     def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
+        if judgement.at_floor and judgement.output in self._saturating:
+            self.silent.add(judgement.output)
         where = f"output '{judgement.output}' on {_short(provider)}"
         ran = provider if provider != EVALUATOR else None
 

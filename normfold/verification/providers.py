@@ -57,6 +57,12 @@ def strict_options(provider: str) -> dict[str, str]:
     return {"use_tf32": "0"} if provider == "CUDAExecutionProvider" else {}
 
 
+def relaxed_options(provider: str) -> dict[str, str] | None:
+    """Provider options under which products of float32 numbers are rounded to TF32, as they are by default;
+    ``None`` where the provider has no such thing."""
+    return {"use_tf32": "1"} if provider == "CUDAExecutionProvider" else None
+
+
 def run_model(
     runtime: Runtime,
     model: Path,

@@ -43,6 +43,7 @@ class Judgement:
         peak: largest absolute value of the reference.
         reason: one clause where the status is not ``pass``.
         flips: what became of the labels of a classifier, ``None`` for other outputs.
+        at_floor: the bound is a few units in the last place, because rounding hardly moves the output.
     """
 
     output: str
@@ -55,6 +56,7 @@ class Judgement:
     peak: float = 0.0
     reason: str = ""
     flips: Flips | None = None
+    at_floor: bool = False
 
     def as_dict(self, provider: str, optimizations: bool, bound_from: str) -> dict[str, Any]:
         """The entry of the report; numbers that JSON cannot hold are ``None``."""
@@ -131,12 +133,22 @@ def judge(
     peak = max((_peak(r[m]) for r, m in zip(reference, masks, strict=True)), default=0.0)
     e0, rms0 = _errors(reference, original, masks)
     e1, rms1 = _errors(reference, folded, masks)
-    bound = max(FACTOR * (e0 + response), ULPS * ulp(peak, original[0].dtype))
+    floor = ULPS * ulp(peak, original[0].dtype)
+    bound = max(FACTOR * (e0 + response), floor)
     flips = label_flips(reference, original, folded, bound)
     judged = partial(
-        Judgement, output, e0=e0, e1=e1, rms0=rms0, rms1=rms1, bound=bound, peak=peak, flips=flips
+        Judgement,
+        output,
+        e0=e0,
+        e1=e1,
+        rms0=rms0,
+        rms1=rms1,
+        bound=bound,
+        peak=peak,
+        flips=flips,
+        at_floor=bound <= floor,
     )
-    if max(e0, response) > TOO_UNCERTAIN * peak and e1 > ULPS * ulp(peak, original[0].dtype):
+    if max(e0, response) > TOO_UNCERTAIN * peak and e1 > floor:
         own = max(e0, response)
         reason = f"the original's own error of {own:.2g} is above 1 % of its largest value, {peak:.2g}"
         return judged(status="uncertain", reason=reason)

@@ -10,10 +10,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import normfold.verification.headtohead as headtohead_module
 import normfold.verification.verify as verify_module
+from normfold.api import verify as verify_files
 from normfold.errors import InputError
 from normfold.reporting.report import Verification
 from normfold.verification import VerifyOptions, verify_fold, verify_models
+from normfold.verification.runtime import Runtime
 from tests.verification.conftest import ConvBatchNorm, Pair, model_of, no_refold
 
 pytest.importorskip("onnxruntime")
@@ -253,6 +256,56 @@ def test_crash_of_the_runtime_is_inconclusive() -> None:
     assert found.verdict in ("inconclusive", "pass")
     if found.verdict == "inconclusive":
         assert "NF205" in codes(found)
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_child_that_dies_is_a_sentence_and_inconclusive(
+    models: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Dies whenever it is to run the original, or only on the folded model."""
+    victims: list[int] = []
+    opened, ran = Runtime.open, Runtime.run
+
+    def open_(self: Runtime, model: Path, *args: object, **others: object) -> object:
+        session = opened(self, model, *args, **others)  # type: ignore[arg-type]
+        if model.name == ("a.onnx", "b.onnx")[models - 1]:
+            victims.append(session.number)
+        return session
+
+    def run(self: Runtime, session: object, *args: object) -> object:
+        if session.number in victims:  # type: ignore[attr-defined]
+            assert self._process is not None
+            self._process.kill()
+        return ran(self, session, *args)  # type: ignore[arg-type]
+
+    case = ConvBatchNorm()
+    ir.save(case.original(), tmp_path / "a.onnx")
+    ir.save(case.folded(*case.folded_constants()), tmp_path / "b.onnx")
+    monkeypatch.setattr(Runtime, "open", open_)
+    monkeypatch.setattr(Runtime, "run", run)
+    report = verify_files(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert report.exit == 3
+    assert report.verification.messages[0].startswith("NF205: cpu")
+    assert "the process ended with signal 9" in report.verification.messages[0]
+
+
+def test_unregistered_provider_exits_3_from_files(tmp_path: Path) -> None:
+    case = ConvBatchNorm()
+    ir.save(case.original(), tmp_path / "a.onnx")
+    ir.save(case.folded(*case.folded_constants()), tmp_path / "b.onnx")
+    report = verify_files(tmp_path / "a.onnx", tmp_path / "b.onnx", providers=["cuda"])
+    assert report.exit == 3 and "CUDAExecutionProvider is not registered" in report.verification.messages[0]
+
+
+def test_tf32_stands_beside_the_strict_run_and_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no TF32 on a CPU: the second run is the first one with other options."""
+    monkeypatch.setattr(headtohead_module, "relaxed_options", lambda provider: {})
+    case = ConvBatchNorm()
+    found = verify_models(case.original(), case.folded(*case.folded_constants()))
+    assert found.verdict == "pass"
+    beside = [entry for entry in found.providers if "tf32" in entry]
+    assert [entry["model"] for entry in beside] == ["original", "folded"]
+    assert all(0 < entry["tf32"]["y"] < 1e-4 for entry in beside)
 
 
 TYPES = """<ir_version: 8, opset_import: ["" : 17]>
