@@ -19,6 +19,7 @@ from torch import nn  # noqa: E402
 
 from models import export as zoo_export  # noqa: E402
 from models import real  # noqa: E402
+from models.lenet import HandwrittenBatchNorm  # noqa: E402
 from models.zoo import ZOO  # noqa: E402
 from normfold.consistency.static import static_findings  # noqa: E402
 from normfold.folding import fold_model  # noqa: E402
@@ -161,6 +162,14 @@ class TestUntrained:
         again.load_state_dict(state, strict=False)
         findings = found(dynamo(again.eval(), optimize=False))
         assert grave(findings) == [("NF304", "warn")]
+
+    @pytest.mark.parametrize("exporter", [dynamo, torchscript])
+    def test_hand_written(self, exporter: Export) -> None:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), HandwrittenBatchNorm(4, 4)).eval()
+        assert grave(found(exporter(module))) == [("NF304", "error")]
+        module.train()(torch.randn(8, 3, 8, 8))
+        assert grave(found(exporter(module.eval()))) == []
 
     def test_one_step_is_training(self) -> None:
         assert grave(found(dynamo(trained(steps=1), optimize=False))) == []

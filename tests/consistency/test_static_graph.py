@@ -476,7 +476,7 @@ class TestShapes:
 
 
 class TestCaffe:
-    """Conv-BatchNorm-Scale-ReLU as converters from Caffe write it, with the true statistics of random data."""
+    """Conv-BatchNorm-Scale-ReLU as converters from Caffe write it, with true statistics of random data."""
 
     @staticmethod
     def network(factors: tuple[float, float]) -> onnx.ModelProto:

@@ -3,8 +3,8 @@
 Behind a BatchNorm in training every channel has mean β and variance γ², whatever its running statistics.
 From there the mean goes exactly through linear operators (but for zero padding), and through activations
 under the assumption of a normal distribution; the variance goes on as if channels and positions were
-independent. Measured on trained networks, running means are 0.7 to 1.03 times what this predicts, and
-running variances 0.07 to 5 times.
+independent. Measured on four trained networks, in 68 of 69 layers the running means are 0.7 to 1.03 times
+what this predicts, and the running variances 0.07 to 5 times.
 """
 
 from __future__ import annotations

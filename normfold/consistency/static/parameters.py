@@ -7,22 +7,27 @@ from collections.abc import Iterator
 import numpy as np
 
 from normfold.consistency.layers import NormLayer
+from normfold.consistency.static.spelled import WrittenLayer, written_layers
 from normfold.consistency.static.subject import Subject, channel_list, name_list
 from normfold.reporting.report import Finding
 
 
 def untrained_statistics(subject: Subject) -> Iterator[Finding]:
-    """NF304: mean ≡ 0 and variance ≡ 1. An error where it is so in every layer, a warning in some."""
-    layers = subject.evaluated
-    initial = [layer for layer in layers if not layer.mean.any() and bool((layer.var == 1.0).all())]
+    """NF304: mean ≡ 0, variance ≡ 1. An error where it is so in every layer, a warning in some."""
+    layers = [
+        WrittenLayer(layer.site, layer.channels, not layer.mean.any() and bool((layer.var == 1.0).all()))
+        for layer in subject.evaluated
+    ]
+    layers += written_layers(subject)
+    initial = [layer for layer in layers if layer.initial]
     if initial and len(initial) == len(layers):
         one = len(layers) == 1
+        where = "the only layer" if one else f"all {len(layers)} layers"
         yield Finding(
             "NF304",
             "error",
-            f"running mean is 0 and running variance 1 in "
-            f"{'the only layer' if one else f'all {len(layers)} layers'}"
-            f" ({name_list([layer.site for layer in layers])}): the statistics were never trained",
+            f"running mean is 0 and running variance 1 in {where} "
+            f"({name_list([layer.site for layer in layers])}): the statistics were never trained",
             layers[0].site if one else None,
         )
         return
@@ -31,8 +36,7 @@ def untrained_statistics(subject: Subject) -> Iterator[Finding]:
             "NF304",
             "warn",
             f"{layer.site}: running mean is 0 and running variance 1 in all {layer.channels} channels, "
-            "unlike "
-            f"{len(layers) - len(initial)} other layers: the statistics were never trained",
+            f"unlike {len(layers) - len(initial)} other layers: the statistics were never trained",
             layer.site,
         )
 

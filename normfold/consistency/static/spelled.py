@@ -16,6 +16,7 @@ from normfold.reporting.report import Finding
 _MEANS = ("ReduceMean", "ReduceSum", "ReduceL2", "GlobalAveragePool")
 _BETWEEN = ("Mul", "Div", "Reshape", "Unsqueeze", "Squeeze", "Cast", "Identity", "Expand", "Sub", "Add")
 _DEEPEST = 6
+_LARGEST_INITIAL = float(np.sqrt(1 + 1e-2))
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,35 @@ def written_out(subject: Subject) -> Iterator[Finding]:
                 "with the batch",
                 site,
             )
+
+
+@dataclass(frozen=True)
+class WrittenLayer:
+    """``(x − mean) / deviation`` with constants.
+
+    Attributes:
+        site: name of the quotient.
+        channels: number of means.
+        initial: whether mean and deviation are those of mean 0, variance 1 and a small epsilon.
+    """
+
+    site: str
+    channels: int
+    initial: bool
+
+
+def written_layers(subject: Subject) -> Iterator[WrittenLayer]:
+    """Hand-written normalisations with running statistics."""
+    for node in subject.nodes("Div"):
+        centred = _behind_scale(node.inputs[0], subject)
+        if not is_op(centred, "Sub") or subject.workspace.constants.is_constant(centred.inputs[0]):
+            continue
+        mean, deviation = subject.array(centred.inputs[1]), subject.array(node.inputs[1])
+        if mean is None or deviation is None or mean.size < 2 or mean.size != deviation.size:
+            continue
+        # A deviation of exactly 1 would be no √(1 + epsilon), but scaling that somebody left in.
+        initial = not mean.any() and bool(((deviation > 1) & (deviation < _LARGEST_INITIAL)).all())
+        yield WrittenLayer(node.outputs[0].name or "", mean.size, initial)
 
 
 def _spelled(subject: Subject) -> Iterator[_Spelled]:
