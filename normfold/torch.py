@@ -236,10 +236,10 @@ def to_onnx(module: nn.Module, args: Sequence[Any], **options: Any) -> ir.Model:
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Puts back modes, buffers, gradients and random states, whatever happens."""
     modes = {part: part.training for part in module.modules()}
-    buffers = {name: buffer for name, buffer in module.named_buffers(remove_duplicate=False)}
+    buffers = dict(module.named_buffers(remove_duplicate=False))
     contents = {id(buffer): buffer.detach().clone() for buffer in buffers.values()}
     gradients = {part: part.grad for part in module.parameters()}
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         try:
             yield
@@ -316,7 +316,7 @@ def _difference(value: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) ->
 
 
 def _compare_buffers(module: nn.Module, model: ir.Model) -> list[BufferComparison]:
-    """Each running statistic against the graph's value of that name, or else the layer whose own is nearest."""
+    """Each running statistic against the graph's value of that name, or else a layer that holds it."""
     layers = batchnorm_layers(model)
     found = []
     for name, buffer in module.named_buffers():
@@ -338,8 +338,11 @@ def _compare_buffers(module: nn.Module, model: ir.Model) -> list[BufferCompariso
             for site, values, _ in held
             if values.shape == own.shape and _difference(values, own) <= _STATISTICS_TOLERANCE
         ]
-        site, values = (named or nearest or [(None, None)])[0]
-        found.append(BufferComparison(name, site, None if values is None else _difference(values, own)))
+        if holders := named or nearest:
+            site, values = holders[0]
+            found.append(BufferComparison(name, site, _difference(values, own)))
+        else:
+            found.append(BufferComparison(name, None, None))
     return found
 
 
@@ -351,7 +354,8 @@ def _findings(report: ModuleReport) -> list[Finding]:
                 Finding(
                     "NF355",
                     "error",
-                    f"{buffer.name} of the module is not that of the graph: it differs by {buffer.difference:.2g} of "
+                    f"{buffer.name} of the module is not that of the graph: it differs by "
+                    f"{buffer.difference:.2g} of "
                     "its largest value",
                     buffer.site,
                 )

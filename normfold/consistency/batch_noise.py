@@ -12,11 +12,11 @@ from normfold.consistency.measurement import LayerData
 from normfold.consistency.statistics import ChannelMoments
 
 SIMULATED = (2, 4, 8)
-"""Batch sizes at which the layers are given something else, for each batch is normalised by its own statistics."""
+"""Batch sizes at which layers are given something else, each batch being normalised by itself."""
 
 ASSUMED = (16, 32, 64, 128)
 MOMENTA = (0.01, 0.1, 0.9)
-"""Weight of the new batch: PyTorch's default is 0.1, that of Keras 0.01; 0.9 is PyTorch's the wrong way round."""
+"""Weight of the new batch: PyTorch's default is 0.1, that of Keras 0.01; 0.9 is the wrong way round."""
 
 _HEAVY_TAIL = 4.0
 _VOTES = 20

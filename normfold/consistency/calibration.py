@@ -1,4 +1,4 @@
-"""Running statistics estimated anew: those of the data, layer by layer, with the layers above already corrected."""
+"""Running statistics estimated anew from data, layer by layer, the layers above already corrected."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def calibrate(
 
 
 def independent_groups(model: ir.Model, layers: Sequence[NormLayer]) -> list[list[NormLayer]]:
-    """Layers by how many others stand above them at most; a group needs the groups before it, and no other."""
+    """Layers by how many others stand above them at most; a group needs those before it alone."""
     by_site = {layer.site: layer for layer in layers}
     depth: dict[ir.Value, int] = {}
     groups: dict[int, list[NormLayer]] = {}
@@ -292,7 +292,8 @@ def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -
             Finding(
                 "NF341",
                 "warn",
-                f"the statistics are of {result.images} images; below {LEAST_IMAGES} they are noisy themselves",
+                f"the statistics are of {result.images} images; below {LEAST_IMAGES} they are noisy "
+                f"themselves",
             )
         )
     for cause in result.causes:
@@ -301,7 +302,8 @@ def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -
                 Finding(
                     "NF352",
                     "warn",
-                    f"the running statistics are not the cause, so estimating them again does not repair the model: "
+                    f"the running statistics are not the cause, so estimating them again does not "
+                    f"repair the model: "
                     f"{cause.message}",
                     cause.site,
                 )
@@ -314,7 +316,8 @@ def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -
             Finding(
                 "NF352",
                 "info",
-                "the running statistics agreed with the data before: whatever is wrong with the model, it is not they",
+                "the running statistics agreed with the data before: whatever is wrong with the "
+                "model, it is not they",
             )
         )
     for change in result.layers:

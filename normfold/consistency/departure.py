@@ -15,7 +15,7 @@ LEAST_IMAGES = 64
 """Below this, sampling noise hides all but gross departures."""
 
 HONEST_IMAGES = 192
-"""Images that a running average of honest training stands for, about: 19 batches of 8 are 152, of 16 are 304."""
+"""Images that a running average of honest training stands for, about: 19 batches of 8 are 152."""
 
 LEAST_Z, LEAST_LOG_RATIO = 0.12, 0.20
 """Departures smaller than this, as root mean square over channels, move no output that matters."""

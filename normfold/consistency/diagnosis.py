@@ -157,7 +157,8 @@ def _epsilon(measured: Measured, compared: Sequence[Compared]) -> Cause | None:
         "NF307",
         layer.site,
         f"with epsilon {best[0]:g} instead of {layer.epsilon:g} the layers behind agree with their running "
-        f"statistics: mean divergence {before:.3g} becomes {best[1]:.3g} nats; training had another epsilon, and the "
+        f"statistics: mean divergence {before:.3g} becomes {best[1]:.3g} nats; training had another "
+        f"epsilon, and the "
         "statistics are not the cause",
         False,
         {"before": before, "after": best[1], "epsilon": best[0]},
@@ -181,7 +182,7 @@ def _kl_without_epsilon(c: Compared) -> float:
 
 
 def _bessel(compared: Sequence[Compared]) -> Cause | None:
-    """One small batch size whose ``n/(n − 1)``, with ``n`` elements per channel, puts every variance right."""
+    """One small batch size whose ``n/(n − 1)``, ``n`` elements per channel, puts all variances right."""
     before = [c.training.log_variance_rms for c in compared]
     worst = int(np.argmax(before))
     if not all(c.training.finite and c.training.z_rms < LEAST_Z for c in compared):
@@ -199,7 +200,8 @@ def _bessel(compared: Sequence[Compared]) -> Cause | None:
                 return Cause(
                     "NF349",
                     compared[worst].site,
-                    f"divided by {stored}, with n the elements per channel of {size} images, all running variances "
+                    f"divided by {stored}, with n the elements per channel of {size} images, all "
+                    f"running variances "
                     "are those of the data",
                     True,
                     {"batch_size": float(size), "before": before[worst], "after": max(after)},
@@ -208,7 +210,7 @@ def _bessel(compared: Sequence[Compared]) -> Cause | None:
 
 
 def _factor(departing: Sequence[Compared]) -> Cause | None:
-    """One factor on all variances of a layer, the means being right (or bearing the same factor: Caffe's sums)."""
+    """One factor on all variances of a layer, the means being right or bearing it too (Caffe's sums)."""
     found = []
     for c in departing:
         if not c.training.beyond_noise:
@@ -236,7 +238,8 @@ def _factor(departing: Sequence[Compared]) -> Cause | None:
         return Cause(
             "NF354",
             site,
-            f"the running variances of {_counted(len(found), 'layer')} are those of the data times {scaled:.4g} in "
+            f"the running variances of {_counted(len(found), 'layer')} are those of the data times "
+            f"{scaled:.4g} in "
             "every channel, and the means agree",
             True,
             evidence,
@@ -286,7 +289,8 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
             Cause(
                 "NF343",
                 first.site,
-                f"the running statistics scatter like those of the last few batches alone, about {best.batch_size} "
+                f"the running statistics scatter like those of the last few batches alone, about "
+                f"{best.batch_size} "
                 f"images each {fit}: the momentum weighs the new batch by {best.momentum:g}",
                 True,
                 evidence,
@@ -297,7 +301,8 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
             Cause(
                 "NF344",
                 first.site,
-                f"the running statistics are those of training with batches of about {best.batch_size} images {fit}",
+                f"the running statistics are those of training with batches of about "
+                f"{best.batch_size} images {fit}",
                 True,
                 evidence,
             )
@@ -326,7 +331,8 @@ def _warm_up(departing: Sequence[Compared]) -> Cause | None:
     return Cause(
         "NF343",
         departing[0].site,
-        f"the running statistics are {1 - share:.0%} their initial values 0 and 1 and {share:.0%} those of the data, in "
+        f"the running statistics are {1 - share:.0%} their initial values 0 and 1 and {share:.0%} "
+        f"those of the data, in "
         f"{_counted(len(shares), 'layer')}: too few updates, or a momentum too small to follow",
         True,
         {"share": share, "layers": float(len(shares))},
@@ -339,7 +345,8 @@ def _domain_or_stale(measured: Measured, entries: Sequence[Compared], first: Com
         return Cause(
             "NF342",
             first.site,
-            f"the layers in front of '{first.site}' agree with the data, and it does not: its statistics are not of "
+            f"the layers in front of '{first.site}' agree with the data, and it does not: its "
+            f"statistics are not of "
             "these weights",
             True,
             {"z": first.training.z_rms, "log_variance_ratio": first.training.log_variance_rms},
@@ -355,7 +362,8 @@ def _domain_or_stale(measured: Measured, entries: Sequence[Compared], first: Com
         return Cause(
             "NF342",
             entry.site,
-            f"no inputs of another brightness and contrast give '{entry.site}' its running means (they explain "
+            f"no inputs of another brightness and contrast give '{entry.site}' its running means "
+            f"(they explain "
             f"{max(explained, 0.0):.0%} of the departure): the statistics are of other weights",
             True,
             evidence,

@@ -146,7 +146,8 @@ def data_findings(
             Finding(
                 "NF341",
                 "info",
-                f"the data hold {measured.images} image{'s' * (measured.images != 1)}; at least {LEAST_IMAGES} are "
+                f"the data hold {measured.images} image{'s' * (measured.images != 1)}; at least "
+                f"{LEAST_IMAGES} are "
                 "needed to tell a departure from sampling noise",
             )
         )
@@ -191,7 +192,8 @@ def _judge(
                 Finding(
                     "NF340",
                     "info",
-                    f"{len(channels)} of {c.data.layer.channels} channels are far from the data ({named}); the layer "
+                    f"{len(channels)} of {c.data.layer.channels} channels are far from the data "
+                    f"({named}); the layer "
                     "as a whole is not",
                     c.site,
                 )
@@ -247,7 +249,8 @@ def _of_gap(gap: TrainEvalGap, departs: bool) -> list[Finding]:
                 Finding(
                     "NF350",
                     "warn" if departs else "info",
-                    f"with the statistics of {largest} images output '{worst.output}' moves by {worst.relative:.2g} "
+                    f"with the statistics of {largest} images output '{worst.output}' moves by "
+                    f"{worst.relative:.2g} "
                     f"of its standard deviation{flips}{begin}",
                 )
             )
@@ -257,7 +260,8 @@ def _of_gap(gap: TrainEvalGap, departs: bool) -> list[Finding]:
                 Finding(
                     "NF351",
                     "warn",
-                    f"output '{name}' of an image changes by {change:.2g} of its largest value with the images "
+                    f"output '{name}' of an image changes by {change:.2g} of its largest value with "
+                    f"the images "
                     "beside it",
                 )
             )

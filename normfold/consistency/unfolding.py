@@ -144,8 +144,8 @@ def _put_back(y: ir.Value, parameters: Mapping[str, Array64], workspace: Workspa
     output = norm.outputs[0]
     y.replace_all_uses_with(output, replace_graph_outputs=True)
     scaled.replace_input_with(0, y)
-    for value in (scaled.outputs[0], x.outputs[0], output):
-        value.dtype, value.shape = y.dtype, y.shape
+    for made in (scaled.outputs[0], x.outputs[0], output):
+        made.dtype, made.shape = kind, y.shape
     y.name = workspace.fresh_name(f"{name}:folded")
     scaled.outputs[0].name = workspace.fresh_name(f"{name}:scaled")
     x.outputs[0].name = workspace.fresh_name(f"{name}:input")

@@ -82,7 +82,7 @@ def test_result_is_stable_and_folds() -> None:
 
 
 def branched() -> ir.Model:
-    """Two layers side by side share statistics, a third reads both; the batch size is baked into a Reshape."""
+    """Two layers side by side share statistics, a third reads both; a Reshape carries the batch."""
     model = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["": 17]> g (float[1,2,3] x) => (float[1,6] y) '
         "{ p = BatchNormalization(x, g, b, m, v) n = Neg(x) q = BatchNormalization(n, g, b, m, v) "
