@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normfold.api import FoldPass, FoldResult, check_consistency, fold, inspect, verify
+    from normfold.api import FoldPass, FoldResult, calibrate, check_consistency, fold, inspect, verify
     from normfold.errors import (
         ConsistencyFailed,
         Inconclusive,
@@ -42,6 +42,7 @@ __all__ = [
     "Verification",
     "VerificationFailed",
     "__version__",
+    "calibrate",
     "check_consistency",
     "fold",
     "inspect",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "normfold.api": ("FoldPass", "FoldResult", "check_consistency", "fold", "inspect", "verify"),
+    "normfold.api": ("FoldPass", "FoldResult", "calibrate", "check_consistency", "fold", "inspect", "verify"),
     "normfold.errors": (
         "ConsistencyFailed",
         "Inconclusive",
