@@ -1,8 +1,8 @@
 """Memory of ``consistency --data`` and ``calibrate`` against the number of images: it stays flat.
 
-Run from the repository root: ``python -m benchmarks.consistency_memory``. Images are drawn as they are asked for, so the
-peak is that of the passes themselves. Prints one line per number of images: the peak of Python's and numpy's
-allocations in MiB, and seconds.
+Run from the repository root: ``python -m benchmarks.consistency_memory``. Images are drawn as they are
+asked for, so the peak is that of the passes themselves. Prints one line per number of images: the peak of
+Python's and numpy's allocations in MiB, and seconds.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def compare(measured: Measured) -> list[Compared]:
 
 
 def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: float = 60.0) -> list[Cause]:
-    """Likely causes of the departures, the best supported first; empty where no layer departs.
+    """Likely causes of the departures, the best supported first.
+
+    Empty where no layer departs, or where honest training with batches of eight images or more explains it.
 
     Args:
         measured: the pass over the data.

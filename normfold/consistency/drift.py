@@ -183,9 +183,12 @@ def _judge(
     report: DataReport, measured: Measured, compared: Sequence[Compared], budget_seconds: float
 ) -> None:
     departing = [c for c in compared if c.departs]
+    report.causes = diagnose(measured, compared, budget_seconds)
+    # Without a cause, the departures are those of honest training with batches that are small, but not tiny.
+    severity: Literal["error", "info"] = "error" if report.causes else "info"
     for c in compared:
         if c.departs:
-            report.findings.append(Finding("NF340", "error", _describe(c, measured.images), c.site))
+            report.findings.append(Finding("NF340", severity, _describe(c, measured.images), c.site))
         elif channels := c.deployment.channels:
             named = ", ".join(str(channel) for channel in channels[:5]) + ", …" * (len(channels) > 5)
             report.findings.append(
@@ -201,8 +204,6 @@ def _judge(
     if not departing:
         return
     report.first = departing[0].site
-    report.causes = diagnose(measured, compared, budget_seconds)
-    severity: Literal["error", "info"]
     for cause in report.causes:
         severity = "info" if cause.code == "NF349" else "error"
         report.findings.append(Finding(cause.code, severity, cause.message, cause.site))

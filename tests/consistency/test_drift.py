@@ -90,6 +90,14 @@ def test_tiny_batches() -> None:
     assert report.causes[0].evidence["batch_size"] == 2
 
 
+def test_honest_training_with_small_batches() -> None:
+    model = lenet()
+    running(model, IMAGES[:225], 8, 0.1, 80)
+    report = judge(model, IMAGES[225:])
+    assert report.causes == []
+    assert [f for f in report.findings if f.severity != "info"] == []
+
+
 def test_inputs_scaled_by_255() -> None:
     report = judge(lenet(), IMAGES * 255)
     (cause,) = report.causes
