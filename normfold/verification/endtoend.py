@@ -221,7 +221,7 @@ class EndToEnd:
 
     def _settled_in_front(self, outputs: Collection[str]) -> bool:
         """Whether outputs agree in front of what decides or saturates, and behind equal decisions."""
-        found = self._in_front(outputs)
+        found = self._in_front(outputs, self._selection.batches)
         if found is None:
             return False
         comparison, ledger = found
@@ -229,18 +229,20 @@ class EndToEnd:
 
     def _remarks_in_front(self, outputs: Collection[str]) -> list[Remark]:
         """Enters what speaks against outputs so saturated that they would hide an error, in front of that."""
-        found = self._in_front(outputs)
+        found = self._in_front(outputs, self._selection.batches[:1])
         remarks = [remark for remark in found[0].remarks if remark.weight == "fail"] if found else []
         for remark in remarks:
             self._ledger.add("fail", remark.code, f"in front of a saturated output, {remark.sentence}")
         return remarks
 
-    def _in_front(self, outputs: Collection[str]) -> tuple[HeadToHead, Ledger] | None:
+    def _in_front(
+        self, outputs: Collection[str], batches: Sequence[Arrays]
+    ) -> tuple[HeadToHead, Ledger] | None:
         """Compares both models, cut in front of what decides or saturates; ``None`` where that cannot be."""
         cut = find_cut(GraphIndex(self._original), GraphIndex(self._folded), outputs)
         if cut is None:
             return None
-        decided = self._decided(cut)
+        decided = self._decided(cut, batches)
         if decided is None:
             return None
         original = cut_model(self._original, cut, decided[0])
@@ -250,21 +252,18 @@ class EndToEnd:
             folder = self._runtime.folder
             files = write_model(original, folder, "cut-original"), write_model(folded, folder, "cut-folded")
         read = {value.name for model in (original, folded) for value in model.graph.inputs}
-        batches = [
+        feeds = [
             {name: array for name, array in {**batch, **values}.items() if name in read}
-            for batch, values in zip(self._selection.batches, decided, strict=True)
+            for batch, values in zip(batches, decided, strict=True)
         ]
         ledger, report = Ledger(), Verification()
-        comparison = HeadToHead(
-            original, folded, files, batches, self._options, self._runtime, ledger, report
-        )
+        comparison = HeadToHead(original, folded, files, feeds, self._options, self._runtime, ledger, report)
         comparison.run()
         self._report.rounding.extend(report.rounding)
         return comparison, ledger
 
-    def _decided(self, cut: Cut) -> list[Arrays] | None:
+    def _decided(self, cut: Cut, batches: Sequence[Arrays]) -> list[Arrays] | None:
         """What the original decides in each run; ``None`` where it cannot be had."""
-        batches = self._selection.batches
         if not cut.fed:
             return [{} for _ in batches]
         if self._runtime is not None:

@@ -3,6 +3,7 @@ here."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -223,7 +224,9 @@ class Runtime:
             self._listener.join()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                # Closing writes what a dead process never read.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         self._process = None
 
     def _ask(self, request: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
