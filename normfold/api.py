@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -144,18 +145,50 @@ def fold(
 
     All of them carry ``report``.
     """
-    providers = tuple(checks.get("providers", ()))
-    if providers:
-        checks["providers"] = providers
+    checks["providers"] = tuple(checks.get("providers", ()))
+    wanted = FoldOptions(
+        frozenset(skip), frozenset(keep), freeze_initializers, fold_norm_affine, provenance, target, groupnorm
+    )
+    try:
+        return _fold(model, output, wanted, fail_on, verify, progress, checks)
+    except VerificationFailed as failure:
+        if groupnorm is not None or model == "-" or not _is_rounding_of_a_norm(failure):
+            raise
+        rejected = failure
+    result = _fold(
+        model, output, dataclasses.replace(wanted, groupnorm="keep"), fail_on, verify, progress, checks
+    )
+    message = f"the forms that the target prefers are not accurate enough: {rejected}"
+    result.report.findings.append(Finding("NF404", "warn", message))
+    return result
+
+
+def _is_rounding_of_a_norm(failure: VerificationFailed) -> bool:
+    """Whether the spelling of a normalisation may be why a fold rounds too much; its algebra was proven."""
+    report = failure.report
+    return (
+        report is not None
+        and not report.verification.algebra.get("failed")
+        and any(site.action == "substituted" for site in report.sites)
+    )
+
+
+def _fold(
+    model: ModelLike,
+    output: str | os.PathLike[str] | None,
+    wanted: FoldOptions,
+    fail_on: FailOn | None,
+    verify: bool,
+    progress: Progress | None,
+    checks: VerifyArguments,
+) -> FoldResult:
+    """``fold`` with the target and the form as they were asked for."""
+    freeze_initializers = wanted.freeze_initializers
     with Run("fold", progress) as run:
-        options = FoldOptions(
-            frozenset(skip),
-            frozenset(keep),
-            freeze_initializers,
-            fold_norm_affine,
-            provenance,
-            chosen_target(target, providers),
-            chosen_form(groupnorm),
+        options = dataclasses.replace(
+            wanted,
+            target=chosen_target(wanted.target, tuple(checks.get("providers", ()))),
+            groupnorm=chosen_form(wanted.groupnorm),
         )
         proof = _verify_options(checks, freeze_initializers) if verify else None
         source = run.load(model)

@@ -26,4 +26,11 @@ GROUPNORM_CODES: tuple[Code, ...] = (
         "The operator does not exist in this model's opset, or does not take these operands.",
         "Export with the opset or the static sizes that the reason names, or choose a form with --groupnorm.",
     ),
+    Code(
+        "NF404",
+        "form is not accurate enough",
+        "With the forms that the target prefers, the folded model rounds more than the bound allows.",
+        "Forms differ in how much they lose on inputs with a large mean.",
+        "Normalisations were left as they are. Choose a form with --groupnorm to see which passes.",
+    ),
 )

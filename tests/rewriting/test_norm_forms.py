@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ import torch
 
 from benchmarks.groupnorm import source
 from normfold import fold
-from normfold.errors import InputError
+from normfold.errors import InputError, VerificationFailed
 from normfold.folding import Folded, fold_model
 from normfold.options import FoldOptions
 from normfold.planning.norm_forms import FORMS
@@ -213,3 +214,15 @@ def test_the_epsilon_of_an_unbiased_variance_is_proven_before_its_rounding() -> 
     result = fold(model)
     assert [(s.action, s.rule) for s in result.report.sites] == [("substituted", "instancenorm-bn")]
     assert result.report.verification.verdict == "pass"
+
+
+def test_a_form_that_rounds_too_much_is_taken_back(tmp_path: Path) -> None:
+    """The native operator loses its digits at a large mean; the hand-written one does not."""
+    x = np.random.default_rng(0).standard_normal(SHAPE) + 300
+    data = {"x": x.astype(np.float32)}
+    result = fold(model_of("handwritten"), tmp_path / "out.onnx", target="tensorrt", data=data)
+    assert result.report.verification.verdict in (None, "pass")
+    assert [f.code for f in result.report.findings if f.severity == "warn"] == ["NF404"]
+    assert "substituted" not in {site.action for site in result.report.sites}
+    with pytest.raises(VerificationFailed):
+        fold(model_of("handwritten"), groupnorm="native", data=data)
