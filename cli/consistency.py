@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,19 @@ if TYPE_CHECKING:
 
 
 @click.command("consistency")
-@click.argument("model", type=MODEL, metavar="IN")
+@click.argument("model", type=MODEL, metavar="[IN]", required=False)
+@click.option(
+    "--torch",
+    "factory",
+    metavar="PACKAGE.MODULE:FACTORY",
+    help="Examine the torch module that FACTORY makes, beside the graph exported from it, instead of IN.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=str, dir_okay=False),
+    metavar="W.pt",
+    help="State dictionary for the module of --torch.",
+)
 @data_options
 @click.option(
     "--fail-on",
@@ -40,7 +53,9 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     /,
-    model: str,
+    model: str | None,
+    factory: str | None,
+    weights: str | None,
     report_files: tuple[Path, ...],
     output_format: str,
     quiet: bool,
@@ -54,11 +69,39 @@ def command(
     too few data to judge.
     """
     require_data_for_image(ctx, options)
+    if (model is None) == (factory is None):
+        raise click.UsageError("give either a model or --torch", ctx)
+    if weights is not None and factory is None:
+        raise click.UsageError("--weights belong to the module of --torch, which is missing", ctx)
+    if factory is not None:
+        _require_for_torch(ctx, options)
 
     def work(announce: Announce) -> Report:
-        from normfold.api import check_consistency
+        from normfold.api import check_consistency, check_module
 
-        return check_consistency(model, progress=announce, **options)
+        if factory is None:
+            assert model is not None
+            return check_consistency(model, progress=announce, **options)
+        # As with python -m, modules of the working folder can be imported.
+        sys.path.insert(0, str(Path.cwd()))
+        chosen = {name: options[name] for name in ("data", "fail_on", "baseline")}
+        return check_module(factory, weights=weights, progress=announce, **chosen)
 
     presentation = Presentation(output_format, report_files, quiet, verbose)
     return conclude("consistency", [attempt("consistency", work, quiet=quiet)], presentation)
+
+
+def _require_for_torch(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Refuses what does not go with ``--torch``.
+
+    Raises:
+        click.UsageError: ``--data`` is missing, or an option is for ONNX models alone.
+    """
+    if options["data"] is None:
+        raise click.UsageError("--torch needs --data", ctx)
+    for name, given in (
+        ("--image", options["image"]),
+        ("--freeze-initializers", options["freeze_initializers"]),
+    ):
+        if given:
+            raise click.UsageError(f"{name} does not go with --torch", ctx)

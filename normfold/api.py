@@ -20,7 +20,7 @@ from normfold.reporting.report import Finding, Report
 if TYPE_CHECKING:
     import onnx
 
-    from normfold.consistency.findings import FailOn
+    from normfold.consistency.findings import FailOn, Key
     from normfold.verification import ImageOptions, VerifyOptions
     from normfold.verification.options import DataSource
 
@@ -324,23 +324,46 @@ def check_consistency(
         InputError: the model, the data, the baseline or an option cannot be used.
         MissingDependency: images need Pillow.
     """
-    from normfold.consistency.findings import at_least, ordered, read_baseline, without
+    from normfold.consistency.findings import read_baseline
 
     with Run("consistency", progress) as run:
         accepted = read_baseline(baseline) if baseline is not None else frozenset()
         source = run.load(model)
         run.examine(source, freeze_initializers=freeze_initializers)
         conclusive = data is None or run.compare_statistics(source, data, _image_options(image))
-        found = ordered(run.report.findings)
-        run.report.findings = without(found, accepted)
-        run.report.summary = {
-            **{level: sum(f.severity == level for f in run.report.findings) for level in _SEVERITIES},
-            "accepted": len(found) - len(run.report.findings),
-        }
-        if at_least(run.report.findings, fail_on):
-            run.report.exit = ConsistencyFailed.exit_code
-        elif not conclusive:
-            run.report.exit = Inconclusive.exit_code
+        _settle(run.report, fail_on, accepted, conclusive)
+    return run.report
+
+
+def check_module(
+    factory: str,
+    data: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    fail_on: FailOn = "error",
+    baseline: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """As ``check_consistency``, on a torch module, with its exported and folded graph side by side.
+
+    Args:
+        factory: ``package.module:factory``, which is called without arguments.
+        data: ``.npz`` keyed by the parameters of ``forward``, or ``.npy``; axis 0 counts images.
+        weights: state dictionary for the module.
+        fail_on: as for ``check_consistency``.
+        baseline: as for ``check_consistency``.
+        progress: is called with the name of each phase when it begins.
+
+    Raises:
+        InputError: the module, the data or the baseline cannot be used.
+        MissingDependency: torch is not installed.
+    """
+    from normfold.consistency.findings import read_baseline
+
+    with Run("consistency", progress) as run:
+        accepted = read_baseline(baseline) if baseline is not None else frozenset()
+        conclusive = run.examine_module(factory, weights, data)
+        _settle(run.report, fail_on, accepted, conclusive)
     return run.report
 
 
@@ -455,6 +478,22 @@ _EXIT_OF_VERDICT: dict[str | None, int] = {
 
 
 _SEVERITIES = ("error", "warn", "info")
+
+
+def _settle(report: Report, fail_on: FailOn, accepted: frozenset[Key], conclusive: bool) -> None:
+    """Takes out the accepted findings, counts the others, and decides about the exit code."""
+    from normfold.consistency.findings import at_least, ordered, without
+
+    found = ordered(report.findings)
+    report.findings = without(found, accepted)
+    report.summary = {
+        **{level: sum(f.severity == level for f in report.findings) for level in _SEVERITIES},
+        "accepted": len(found) - len(report.findings),
+    }
+    if at_least(report.findings, fail_on):
+        report.exit = ConsistencyFailed.exit_code
+    elif not conclusive:
+        report.exit = Inconclusive.exit_code
 
 
 def _refuse_findings(findings: Iterable[Finding], fail_on: FailOn) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import onnx_ir as ir
 
 from normfold import loading
-from normfold.errors import Inconclusive, InputError, NormfoldError, VerificationFailed
+from normfold.errors import Inconclusive, InputError, MissingDependency, NormfoldError, VerificationFailed
 from normfold.loading import ModelLike, Source
 from normfold.options import FoldOptions
 from normfold.reporting.environment import tool_versions
@@ -98,6 +98,33 @@ class Run:
         self.report.findings += [named(finding) for finding in found.findings]
         self.report.consistency = comparison_record(found)
         return found.conclusive
+
+    def examine_module(
+        self, factory: str, weights: str | os.PathLike[str] | None, data: str | os.PathLike[str]
+    ) -> bool:
+        """Adds what a torch module, its graph and data say; returns whether the data were enough."""
+        try:
+            from normfold.consistency.module import examine_module
+        except ImportError as error:
+            raise MissingDependency(
+                f"--torch needs torch: pip install 'normfold[torch]' ({error})"
+            ) from error
+        from normfold.consistency.record import comparison_record, named
+        from normfold.consistency.static import static_findings
+
+        with self.phase("module"):
+            self.report.inputs.append({"path": factory})
+            found = examine_module(factory, weights, data)
+        self.report.findings += static_findings(found.model)
+        self.report.findings += map(named, (*found.module.findings, *found.statistics.findings))
+        self.report.consistency = comparison_record(found.statistics) | {
+            "module": {
+                "outputs": [vars(output) for output in found.module.outputs],
+                "buffers": [vars(buffer) for buffer in found.module.buffers],
+                "train_skipped": found.module.train_skipped,
+            }
+        }
+        return found.statistics.conclusive
 
     def calibrate(self, source: Source, data: DataSource, image: ImageOptions | None) -> ir.Model:
         """Estimates the running statistics anew; fills the report's findings with what that cannot repair."""

@@ -1,0 +1,95 @@
+"""A live torch module beside the graph that is exported from it. The only module here that imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from normfold.consistency.drift import DataReport, data_findings
+from normfold.errors import InputError
+from normfold.torch import ModuleReport, check, load_module, to_onnx
+
+_COMPARED = 64
+_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleExamined:
+    """What was found on a module.
+
+    Attributes:
+        model: the exported graph, its normalisations kept.
+        module: module and graph side by side.
+        statistics: running statistics against the data.
+    """
+
+    model: ir.Model
+    module: ModuleReport
+    statistics: DataReport
+
+
+def examine_module(
+    factory: str, weights: str | os.PathLike[str] | None, data: str | os.PathLike[str] | Mapping[str, Any]
+) -> ModuleExamined:
+    """Makes a module, exports it in evaluation mode, and compares both with each other and with data.
+
+    Args:
+        factory: ``package.module:factory``.
+        weights: state dictionary for it.
+        data: ``.npz`` keyed by the parameters of ``forward``, ``.npy``, or arrays; axis 0 counts images.
+
+    Raises:
+        InputError: NF900, or the module cannot be made, exported or run on the data.
+    """
+    module = load_module(factory, weights).eval()
+    arrays = _arrays(module, data)
+    some = tuple(torch.from_numpy(array[:_COMPARED]) for array in arrays.values())
+    batch = tuple({0: torch.export.Dim.AUTO} for _ in some)
+    model = to_onnx(module, some, optimize=False, input_names=list(arrays), dynamic_shapes=batch)
+    count = min(len(array) for array in arrays.values())
+    names = [str(value.name) for value in model.graph.inputs]
+    batches = [
+        {name: array[i : i + _BATCH] for name, array in zip(names, arrays.values(), strict=True)}
+        for i in range(0, count, _BATCH)
+    ]
+    return ModuleExamined(model, check(module, some, model), data_findings(model, batches))
+
+
+def _arrays(module: nn.Module, data: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of ``forward``, in its order."""
+    given = dict(data) if isinstance(data, Mapping) else _read(Path(data))
+    parameters = inspect.signature(module.forward).parameters.values()
+    wanted = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(wanted) == 1 and len(given) == 1:
+        given = {wanted[0]: next(iter(given.values()))}
+    missing = [name for name in wanted if name not in given]
+    if missing or not wanted:
+        lacking = missing[0] if missing else "?"
+        there = ", ".join(repr(name) for name in sorted(given)) or "none"
+        raise InputError(
+            f"the data hold no array named {lacking!r}, which forward takes; there is {there}",
+            code="NF900",
+        )
+    arrays = {name: np.ascontiguousarray(given[name]) for name in wanted}
+    if any(array.ndim == 0 or not len(array) for array in arrays.values()):
+        raise InputError("the data hold no image", code="NF900")
+    return {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in arrays.items()}
+
+
+def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    if path.suffix not in (".npz", ".npy"):
+        raise InputError(f"{path}: --torch takes an .npz or .npy", code="NF900")
+    try:
+        stored = np.load(path, allow_pickle=False)
+        return {name: stored[name] for name in stored.files} if path.suffix == ".npz" else {"": stored}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read: {error}", code="NF900") from error

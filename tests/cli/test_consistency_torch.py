@@ -1,0 +1,64 @@
+"""``normfold consistency --torch``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.torch
+
+Run = Callable[..., Any]
+
+TRAINED = Path(__file__).parents[2] / "models" / "trained"
+LENET = ("--torch", "models.lenet:LeNet")
+DATA = ("--data", TRAINED / "digits_heldout.npz")
+
+
+def test_trained(run: Run) -> None:
+    outcome = run("consistency", *LENET, "--weights", TRAINED / "lenet_digits.pt", *DATA, "--format", "json")
+    assert outcome.code == 0
+    report = outcome.report
+    assert {finding["severity"] for finding in report["findings"]} == {"info"}
+    module = report["consistency"]["module"]
+    assert [output["output"] for output in module["outputs"]]
+    assert all(output["exported"] < 1e-5 and output["folded"] < 1e-10 for output in module["outputs"])
+    assert len(module["buffers"]) == 8
+    assert all(buffer["site"] is not None for buffer in module["buffers"])
+
+
+def test_untrained(run: Run) -> None:
+    outcome = run("consistency", *LENET, *DATA, "--format", "json")
+    assert outcome.code == 1
+    codes = {finding["code"] for finding in outcome.report["findings"]}
+    assert {"NF304", "NF340"} <= codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either a model or --torch"),
+        ((*LENET,), "--data"),
+        (("model.onnx", *LENET, *DATA), "either a model or --torch"),
+        (("model.onnx", "--weights", "w.pt"), "--torch"),
+        ((*LENET, *DATA, "--image", "size=8"), "--image"),
+        (("--torch", "models.nothing:LeNet", *DATA), "models.nothing"),
+        (("--torch", "models.lenet", *DATA), "package.module:factory"),
+    ],
+)
+def test_misused(run: Run, arguments: tuple[Any, ...], message: str) -> None:
+    outcome = run("consistency", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.error
+
+
+def test_data_under_another_name(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", pixels=np.zeros((2, 1, 8, 8)), more=np.zeros(2))
+    outcome = run("consistency", *LENET, "--data", tmp_path / "data.npz")
+    assert outcome.code == 2
+    assert "'images'" in outcome.error
