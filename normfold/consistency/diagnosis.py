@@ -23,6 +23,7 @@ from normfold.evaluation import NotCovered
 LARGE_EPSILON = 1e-2
 USUAL_EPSILONS = (1e-5, 1e-3)
 TINY_BATCH = 4
+LEAST_BATCH = 16
 _MOST_BESSEL = 8
 
 _EXPLAINED = 0.8
@@ -51,11 +52,15 @@ class Cause:
 
 @dataclass(frozen=True)
 class Compared:
-    """One layer against the data; see ``Departure`` for the two conditions."""
+    """One layer against the data, in deployment and in training conditions.
+
+    The latter say nothing where batches are so small that they change what the layers are given.
+    """
 
     data: LayerData
     deployment: Departure
     training: Departure
+    judged_in_training: bool = True
 
     @property
     def site(self) -> str:
@@ -63,13 +68,18 @@ class Compared:
 
     @property
     def departs(self) -> bool:
-        return self.deployment.beyond_noise or self.training.beyond_noise
+        return self.deployment.beyond_noise or (self.judged_in_training and self.training.beyond_noise)
 
 
 def compare(measured: Measured) -> list[Compared]:
     """Every layer that the data reached, in graph order."""
     return [
-        Compared(data, departure(data.deployment, data.layer), departure(data.training, data.layer))
+        Compared(
+            data,
+            departure(data.deployment, data.layer),
+            departure(data.training, data.layer),
+            measured.batch_size >= LEAST_BATCH,
+        )
         for data in measured.layers
         if data.deployment.images and data.training.images
     ]

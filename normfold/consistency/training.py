@@ -147,15 +147,17 @@ def _relaxed(model: ir.Model, images: int) -> tuple[ir.Model, tuple[str, ...]]:
             continue
         source, target = node.inputs[0], workspace.constants.array(node.inputs[1])
         into, out = None if source is None else workspace.dims(source), workspace.dims(node.outputs[0])
-        if target is None or not into or not out or node.attributes.get_int("allowzero", 0) != 0:
+        if target is None or not into or not out:
             continue
         sizes = _relaxed_target([int(size) for size in target], into, out, images)
-        if sizes is None:
+        if sizes is None or (0 in target and node.attributes.get_int("allowzero", 0) != 0):
             continue
         name = workspace.fresh_name(f"{node.outputs[0].name}:open")
         constant = ir.Value(name=name, const_value=ir.tensor(np.array(sizes, dtype=np.int64), name=name))
         copy.graph.register_initializer(constant)
         node.replace_input_with(1, constant)
+        # torch's exporter writes allowzero = 1 everywhere; without zeros in the target it says nothing.
+        node.attributes.pop("allowzero", None)
         relaxed.append(node.outputs[0].name or "")
     for node in copy.graph:
         for value in node.outputs:
@@ -167,7 +169,7 @@ def _relaxed_target(
     target: list[int], into: tuple[Any, ...], out: tuple[Any, ...], images: int
 ) -> list[int] | None:
     """The target with axis 0 left open; ``None`` where it does not carry the batch size."""
-    if target[0] in (0, -1) or images not in (into[0], out[0]):
+    if not target or target[0] in (0, -1) or images not in (into[0], out[0]):
         return None
     if into[0] == out[0]:
         return [0, *target[1:]]

@@ -143,6 +143,7 @@ def reshaping_model(target: list[int], second: list[int] | None = None, extra: b
         ([2, 12], [1, 24], ("r", "b")),
         ([1, 6, -1], [1, 24], ("r", "b")),
         ([0, -1], None, ()),
+        ([1, 0, -1], None, ("r",)),
         ([-1, 24], None, ()),
     ],
 )
@@ -151,6 +152,15 @@ def test_baked_in_batch_size(target: list[int], second: list[int] | None, relaxe
     opened = open_batch(reshaping_model(target, second), sample)
     assert opened.relaxed == relaxed
     assert opened.closed is None
+
+
+def test_target_as_torch_writes_it() -> None:
+    model = reshaping_model([1, 6, -1], [1, 24])
+    for node in model.graph:
+        if node.op_type == "Reshape":
+            node.attributes["allowzero"] = ir.AttrInt64("allowzero", 1)
+    opened = open_batch(model, {"x": RNG.normal(size=(1, 2, 3, 4)).astype(np.float32)})
+    assert opened.closed is None and opened.relaxed == ("r", "b")
 
 
 def test_batch_size_that_more_than_reshape_carries() -> None:
