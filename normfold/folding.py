@@ -35,7 +35,7 @@ from normfold.refusal import Refused
 from normfold.reporting.report import Site
 from normfold.rewriting.apply import apply_plan, drop_bias, release_norm
 from normfold.rewriting.branches import apply_merge
-from normfold.rewriting.bypass import bypass_no_ops
+from normfold.rewriting.bypass import bypass_no_ops, bypass_round_trips
 from normfold.rewriting.expressions import evaluate_expressions
 from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
 from normfold.rewriting.lowering import lower, shortens
@@ -126,6 +126,7 @@ class _Folder:
         if self._options.fold_norm_affine:
             self._release_norms()
         self._lower()
+        bypass_round_trips(self._workspace)
         self._evaluate_expressions()
         self._finish()
 

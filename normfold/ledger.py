@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from normfold.planning.cost import Elements
 from normfold.planning.plan import Plan
-from normfold.planning.routes import is_bias
+from normfold.planning.routes import is_bias, passes
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import SiteRecord, virtual
 from normfold.refusal import Refused
@@ -89,13 +89,16 @@ class Ledger:
         ]
 
     def _elements(self, plan: Plan) -> tuple[int, int] | None:
-        """Elements that the affine touched and will touch, where all sizes are static."""
+        """Elements that the affine touches before and after, where all sizes are static."""
+        content = virtual(plan.site)
         before, after = Elements(), Elements()
-        before.add(self._workspace.dims(plan.site.outputs[0]))
+        y = plan.site.outputs[0]
+        from_batchnorm = content.batchnorm is not None
+        before.add(self._workspace.dims(y), passes(content.affine, from_batchnorm=from_batchnorm))
         for deposit in plan.deposits:
-            after.add(self._workspace.dims(deposit.value))
+            after.add(self._workspace.dims(deposit.value), passes(deposit.affine))
         if plan.route.rest is not None:
-            after.add(self._workspace.dims(plan.site.outputs[0]))
+            after.add(self._workspace.dims(y), passes(plan.route.rest, from_batchnorm=from_batchnorm))
         if before.number is None or after.number is None:
             return None
         return before.number, after.number

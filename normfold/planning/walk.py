@@ -24,8 +24,8 @@ from normfold.refusal import Refused
 
 Table = Mapping[str, Operator]
 
-# Keeps planning linear in the number of sites; real affines are absorbed within a few dozen nodes.
-_LONGEST_WALK = 256
+# Keeps planning linear in the number of sites; real affines are absorbed within a dozen nodes.
+_LONGEST_WALK = 64
 
 
 class _Queue:

@@ -22,6 +22,28 @@ def bypass_no_ops(workspace: Workspace) -> None:
                 graph.remove(node, safe=True)
 
 
+def bypass_round_trips(workspace: Workspace) -> None:
+    """A Reshape that undoes the one in front of it, now that nothing stands between them."""
+    for graph in workspace.model.graphs():
+        for node in list(graph):
+            if (
+                node.op_type != "Reshape"
+                or node.domain not in ("", "ai.onnx")
+                or node.outputs[0].is_graph_output()
+            ):
+                continue
+            middle = node.inputs[0]
+            first = None if middle is None else middle.producer()
+            if first is None or first.op_type != "Reshape" or first.graph is not graph:
+                continue
+            source = first.inputs[0]
+            dims = None if source is None else workspace.dims(source)
+            if source is None or dims is None or dims != workspace.dims(node.outputs[0]):
+                continue
+            if all(isinstance(dim, int) for dim in dims):
+                node.outputs[0].replace_all_uses_with(source)
+
+
 def _does_nothing(node: ir.Node, workspace: Workspace) -> bool:
     if node.op_type == "Identity":
         return True
