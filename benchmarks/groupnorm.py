@@ -1,7 +1,7 @@
 """Forms of GroupNorm on onnxruntime's CPU provider: time and error.
 
-``python -m benchmarks.groupnorm`` prints a table: time of one GroupNorm(32) with affine on (1, 320, 64, 64), one
-thread, and the largest error against float64 by the ratio of mean and deviation of the input.
+``python -m benchmarks.groupnorm`` prints a table: time of one GroupNorm(32) with affine on (1, 320, 64, 64),
+one thread, and the largest error against float64 by the ratio of mean and deviation of the input.
 """
 
 from __future__ import annotations

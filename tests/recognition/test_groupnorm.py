@@ -87,20 +87,26 @@ SPELLINGS = {
     "instancenorm": f"{ROWS} n = InstanceNormalization <epsilon=0.001> (r, ones, zeros) {AFFINE}",
     "layernorm": f"{ROWS} n = LayerNormalization <axis=-1, epsilon=0.001> (r, wide) {AFFINE}",
     "two passes": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} {AFFINE}",
-    "five axes": f"{FIVE} mu = ReduceMean (r, lasts) c = Sub (r, mu) sq = Mul (c, c) v = ReduceMean (sq, lasts) "
+    "five axes": f"{FIVE} mu = ReduceMean (r, lasts) c = Sub (r, mu) sq = Mul (c, c) v = "
+    f"ReduceMean (sq, lasts) "
     f"{DIVIDE} {AFFINE}",
     "Pow": f"{ROWS} {MEAN} c = Sub (r, mu) sq = Pow (c, two) v = ReduceMean (sq, last) {DIVIDE} {AFFINE}",
-    "Reciprocal": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = Reciprocal (sd) n = Mul (c, i) "
+    "Reciprocal": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = "
+    f"Reciprocal (sd) n = Mul (c, i) "
     f"{AFFINE}",
     "Pow of a half": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) i = Pow (ve, half) n = Mul (c, i) {AFFINE}",
-    "mean of squares": f"{ROWS} {MEAN} r2 = Mul (r, r) q = ReduceMean (r2, last) m2 = Mul (mu, mu) v = Sub (q, m2) "
+    "mean of squares": f"{ROWS} {MEAN} r2 = Mul (r, r) q = ReduceMean (r2, last) m2 = Mul (mu, "
+    f"mu) v = Sub (q, m2) "
     f"c = Sub (r, mu) {DIVIDE} {AFFINE}",
-    "guarded": f"{ROWS} {MEAN} r2 = Mul (r, r) q = ReduceMean (r2, last) m2 = Mul (mu, mu) w = Sub (q, m2) "
+    "guarded": f"{ROWS} {MEAN} r2 = Mul (r, r) q = ReduceMean (r2, last) m2 = Mul (mu, "
+    f"mu) w = Sub (q, m2) "
     f"v = Relu (w) c = Sub (r, mu) {DIVIDE} {AFFINE}",
-    "mean twice": f"{ROWS} {MEAN} {VARIANCE} mu2 = ReduceMean (r, last) c2 = Sub (r, mu2) ve = Add (v, eps) "
+    "mean twice": f"{ROWS} {MEAN} {VARIANCE} mu2 = ReduceMean (r, last) c2 = Sub (r, mu2) "
+    f"ve = Add (v, eps) "
     f"sd = Sqrt (ve) n = Div (c2, sd) {AFFINE}",
     "sums": f"{ROWS} su = ReduceSum (r, last) mu = Div (su, count) {VARIANCE} {DIVIDE} {AFFINE}",
-    "commuted": f"{ROWS} {MEAN} {VARIANCE} ve = Add (eps, v) sd = Sqrt (ve) n = Div (c, sd) u = Reshape (n, back) "
+    "commuted": f"{ROWS} {MEAN} {VARIANCE} ve = Add (eps, v) sd = Sqrt (ve) n = Div (c, "
+    f"sd) u = Reshape (n, back) "
     "m = Mul (g, u) y = Add (b, m)",
     "scale and offset": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = Reciprocal (sd) "
     "a = Mul (r, i) d = Mul (mu, i) n = Sub (a, d) u = Reshape (n, back) m = Mul (u, g) y = Add (m, b)",
@@ -206,7 +212,7 @@ def test_a_gate_on_another_value_is_no_silu(check: Checker) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "axes"),
     [
-        ("mu = ReduceMean <axes=[2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[2, 3]> (sq) "
+        ("mu = ReduceMean <axes=[2, 3]> (x) c = Sub (x, mu) s = Mul (c, c) v = ReduceMean <axes=[2, 3]> (s) "
          "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "instancenorm", (2, 3)),
         ("mu = ReduceMean <axes=[1]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[1]> (sq) "
          "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "layernorm", (1,)),
@@ -260,7 +266,8 @@ def test_another_computation_is_not_a_groupnorm(check: Checker, was: str, become
 
 def test_statistics_over_the_batch_are_not_a_groupnorm(check: Checker) -> None:
     body = (
-        "mu = ReduceMean <axes=[0, 2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[0, 2, 3]> (sq) "
+        "mu = ReduceMean <axes=[0, 2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) "
+        "v = ReduceMean <axes=[0, 2, 3]> (sq) "
         "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)"
     )
     text = f"g (float[2, 12, 4, 5] x) => (float[2, 12, 4, 5] y) {{ {body} }}"
