@@ -90,7 +90,8 @@ def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No cyclic garbage collection: over a model of ten thousand nodes it takes as long as the fold itself."""
+    """No cyclic garbage collection: over a model of ten thousand nodes it takes as long as the fold
+    itself."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -19,7 +19,8 @@ from normfold.reporting.report import Action, Site
 
 
 class Ledger:
-    """The sites of one fold: those that travel (records, kept with their virtual nodes) and those that are settled at once."""
+    """The sites of one fold: those that travel (records, kept with their virtual nodes) and those that are
+    settled at once."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -132,7 +133,8 @@ def _site(record: SiteRecord) -> Site:
 
 
 def _of_several(record: SiteRecord) -> dict[str, Any]:
-    """The nodes behind a site with statistics, where they are more than the normalisation that these are of."""
+    """The nodes behind a site with statistics, where they are more than the normalisation that these are
+    of."""
     several = record.statistics is not None and len(record.operators) > 1
     return {"nodes": list(record.operators)} if several else {}
 

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_package_is_listed() -> None:
-    """setuptools cannot find packages and map ``cli/`` to ``normfold.cli`` at once, so they are listed by hand."""
+    """setuptools cannot find packages and map ``cli/`` to ``normfold.cli`` at once, so they are listed by
+    hand."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {
         ".".join(init.parent.relative_to(ROOT).parts) for init in (ROOT / "normfold").rglob("__init__.py")

@@ -16,8 +16,10 @@ FOLD_CODES: tuple[Code, ...] = (
         "NF101",
         "parameters computed at run time",
         "A scale, shift, mean or variance is not a constant of the model.",
-        "Only constants can be folded into a weight: a value computed from the input differs from run to run.",
-        "Export the model with its parameters as initializers; if they come from an expression of weights, report it as a bug.",
+        "Only constants can be folded into a weight: a value computed from the input differs from run to "
+        "run.",
+        "Export the model with its parameters as initializers; if they come from an expression of "
+        "weights, report it as a bug.",
     ),
     Code(
         "NF102",
@@ -31,7 +33,8 @@ FOLD_CODES: tuple[Code, ...] = (
         "another reader",
         "The value in front of the affine is also read by another node.",
         "Changing the weight that produces it would change what the other reader sees.",
-        "Nothing, if the other reader is meant; the affine may still go forward if every reader of its result can take it.",
+        "Nothing, if the other reader is meant; the affine may still go forward if every reader of its "
+        "result can take it.",
     ),
     Code(
         "NF104",
@@ -64,7 +67,8 @@ FOLD_CODES: tuple[Code, ...] = (
     Code(
         "NF108",
         "not finite",
-        "A parameter, or the weight that the fold would make, is NaN or infinite, or the affine divides by zero.",
+        "A parameter, or the weight that the fold would make, is NaN or infinite, or the affine divides "
+        "by zero.",
         "Folding would spread it over a whole weight.",
         "Look for a diverged layer in training; normfold consistency names it.",
     ),
@@ -79,7 +83,8 @@ FOLD_CODES: tuple[Code, ...] = (
         "NF110",
         "axis that the weight does not have",
         "The affine varies on an axis along which the linear operator has no parameters.",
-        "One weight cannot scale that axis: think of a constant of shape [W] behind a Conv, which varies along the width.",
+        "One weight cannot scale that axis: think of a constant of shape [W] behind a Conv, which varies "
+        "along the width.",
         "Give the constant the shape [C, 1, 1] if it was meant per channel.",
     ),
     Code(
@@ -122,7 +127,8 @@ FOLD_CODES: tuple[Code, ...] = (
         "zero padding in the way",
         "The operator pads with zeros, and a shift in front of it does not touch the padding.",
         "At the border the result would be wrong: padded zeros stay zeros.",
-        "Nothing exact; the scale may still be folded. Padding by an explicit Pad with the right value would allow it.",
+        "Nothing exact; the scale may still be folded. Padding by an explicit Pad with the right value "
+        "would allow it.",
     ),
     Code(
         "NF117",
@@ -177,7 +183,8 @@ FOLD_CODES: tuple[Code, ...] = (
         "NF124",
         "quantised weight",
         "The weight comes through DequantizeLinear, and its scale cannot take the affine exactly.",
-        "Only a factor on the quantised axis fits into the scale; folding into the weight would undo the quantisation.",
+        "Only a factor on the quantised axis fits into the scale; folding into the weight would undo the "
+        "quantisation.",
         "Fold before quantising.",
     ),
     Code(
@@ -205,7 +212,8 @@ FOLD_CODES: tuple[Code, ...] = (
         "NF128",
         "part of a fused kernel",
         "The node belongs to a spelled-out LayerNormalization or Gelu.",
-        "Runtimes recognise the whole spelling and run it as one kernel, which is faster than what taking a constant out of it would save.",
+        "Runtimes recognise the whole spelling and run it as one kernel, which is faster than what "
+        "taking a constant out of it would save.",
         "Pass --fold-norm-affine to let the scale and shift of a LayerNormalization go forward all the same.",
     ),
 )

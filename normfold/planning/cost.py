@@ -47,7 +47,8 @@ class Elements:
         return left is not None and any(left.values())
 
     def _paid_by(self, other: Elements) -> Counter[tuple[str, ...]] | None:
-        """What of ``other`` is left when each term here is paid with terms there that are at least as large."""
+        """What of ``other`` is left when each term here is paid with terms there that are at least as
+        large."""
         budget = Counter(other._terms)
         for symbols, count in sorted(self._terms.items(), key=lambda item: (-len(item[0]), item[0])):
             needed = count

@@ -83,5 +83,6 @@ def require_axes(array: Array64, allowed: set[int], what: str, node: NodeView) -
     if outside:
         raise Refused(
             "NF110",
-            f"the {what} varies on axis {outside[0]}, which the weight of {node.op_type} {node.name!r} does not have",
+            f"the {what} varies on axis {outside[0]}, which the weight of {node.op_type} {node.name!r} "
+            f"does not have",
         )

@@ -22,8 +22,8 @@ _GEMM_OPTIONAL_C = 11
 def find_dead_bias(node: ir.Node, workspace: Workspace, table: Mapping[str, Operator]) -> Walk | None:
     """The way on which the node's bias vanishes, if the model computes the same without it.
 
-    The bias is a shift of the result; it is dead if it goes forward to where it vanishes and edits nothing on the
-    way.
+    The bias is a shift of the result; it is dead if it goes forward to where it vanishes and edits nothing
+    on the way.
     """
     axis = _CHANNEL_AXIS.get(node.op_type)
     if axis is None or node.domain not in ("", "ai.onnx") or len(node.inputs) <= _BIAS:

@@ -1,7 +1,8 @@
 """The scale and shift of a normalisation go forward into the linear layer behind it (``--fold-norm-affine``).
 
-The normalisation stays, with scale 1 and without shift; the layer behind it takes ``γ ⊙ x̂ + β`` instead of ``x̂``. It removes no node, so it is
-not done unasked: it helps a runtime that has a cheaper kernel without an affine, and quantisers that want one range per tensor.
+The normalisation stays, with scale 1 and without shift; the layer behind it takes ``γ ⊙ x̂ + β`` instead
+of ``x̂``. It removes no node, so it is not done unasked: it helps a runtime that has a cheaper kernel
+without an affine, and quantisers that want one range per tensor.
 """
 
 from __future__ import annotations

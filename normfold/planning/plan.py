@@ -1,4 +1,5 @@
-"""A plan: what to change so that one affine disappears. Nothing is changed until ``normfold.rewriting`` applies it."""
+"""A plan: what to change so that one affine disappears. Nothing is changed until ``normfold.rewriting``
+applies it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Use = tuple[ir.Node, int]
 
 @dataclass(frozen=True)
 class Deposit:
-    """An affine put on ``value``: the readers in ``uses`` (and the graph output, if any) see ``affine(value)``."""
+    """An affine put on ``value``: the readers in ``uses`` (and the graph output, if any) see
+    ``affine(value)``."""
 
     value: ir.Value
     uses: tuple[Use, ...]

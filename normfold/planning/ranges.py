@@ -62,13 +62,15 @@ def _check_subnormal(node: NodeView, before: Constant64, after: Array64, smalles
             channel = int(np.argmax(lost))
             raise Refused(
                 "NF111",
-                f"channel {channel} of {node.op_type} {node.name!r} would shrink to {new[channel]:.3g}, below the normal"
+                f"channel {channel} of {node.op_type} {node.name!r} would shrink to {new[channel]:.3g}, "
+                f"below the normal"
                 f" range of {before.dtype.name.lower()}",
             )
 
 
 def check_sums(way: Walk, workspace: Workspace) -> None:
-    """Refuse to carry a shrinking scale past a sum in float16: attention divides before its MatMul for a reason.
+    """Refuse to carry a shrinking scale past a sum in float16: attention divides before its MatMul for a
+    reason.
 
     Raises:
         Refused: NF111.

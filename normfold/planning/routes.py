@@ -233,8 +233,8 @@ def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
 def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
     """Whether one BatchNormalization says it best: scale and shift per channel, axis 1.
 
-    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. On rank 2 the
-    channel axis is the last one too, where Mul and Add are what runtimes look for.
+    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. On rank
+    2 the channel axis is the last one too, where Mul and Add are what runtimes look for.
     """
     if affine.rank < 2 or not affine.has_scale:
         return False

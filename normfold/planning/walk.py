@@ -1,7 +1,8 @@
 """The walk of an affine over the graph, backward to producers or forward to readers.
 
-Requests are collected per use (node and input slot), and a node is asked only when everything that can reach it has been met:
-backward in reverse topological order, forward in topological order. So diamonds need no special case.
+Requests are collected per use (node and input slot), and a node is asked only when everything that can
+reach it has been met: backward in reverse topological order, forward in topological order. So diamonds
+need no special case.
 """
 
 from __future__ import annotations

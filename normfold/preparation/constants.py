@@ -1,7 +1,8 @@
 """Constants of a graph: initializers, Constant nodes and expressions of them, in float64.
 
-A constant that a fold edits is a ``Constant64``: a recipe that yields the float64 values when asked, and is rounded to the
-tensor's own type once, when the model is written. However many folds a weight takes part in, it is rounded once.
+A constant that a fold edits is a ``Constant64``: a recipe that yields the float64 values when asked, and
+is rounded to the tensor's own type once, when the model is written. However many folds a weight takes part
+in, it is rounded once.
 """
 
 from __future__ import annotations
@@ -212,7 +213,8 @@ class Constants:
         return self._run(self._steps(value), native)
 
     def _steps(self, value: ir.Value) -> list[_Step]:
-        """The expression behind a value, operands first. It outlives the graph's own nodes, which a fold may remove."""
+        """The expression behind a value, operands first. It outlives the graph's own nodes, which a fold
+        may remove."""
         steps: list[_Step] = []
         stack = [value]
         seen: set[ir.Value] = set()

@@ -1,4 +1,5 @@
-"""Shapes and element types of every value, kept beside the graph so that the model written out gains no annotations."""
+"""Shapes and element types of every value, kept beside the graph so that the model written out gains no
+annotations."""
 
 from __future__ import annotations
 

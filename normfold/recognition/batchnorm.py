@@ -1,6 +1,7 @@
 """BatchNormalization in every opset, read as an affine.
 
-``y = scale · (x − mean) / √(var + epsilon) + B``: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
+``y = scale · (x − mean) / √(var + epsilon) + B``:
+https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def epsilon_of(node: ir.Node) -> float:
 def is_inference(node: ir.Node, opset: int) -> bool:
     """Whether the node uses its running statistics, by the rule of its opset.
 
-    Opset 1 and 6: ``is_test`` (0 unless set, which means training). 7 to 13: training has more than one output.
+    Opset 1 and 6: ``is_test`` (0 unless set, which means training). 7 to 13: training has more than one
+    output.
     From 14 on: ``training_mode``.
     """
     extra = any(v.name and (v.uses() or v.is_graph_output()) for v in node.outputs[1:])

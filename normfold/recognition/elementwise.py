@@ -70,7 +70,8 @@ def read_elementwise(node: ir.Node, slot: int, workspace: Workspace) -> Affine:
 
 
 def _aligned(node: ir.Node, array: Array64, rank: int, opset: int) -> Array64:
-    """Before opset 7 the second operand is laid from ``axis`` on (attribute ``broadcast``), not from the last axis."""
+    """Before opset 7 the second operand is laid from ``axis`` on (attribute ``broadcast``), not from the
+    last axis."""
     if opset < 7 and "axis" in node.attributes and array.ndim:
         axis = node.attributes.get_int("axis", 0) % rank
         array = array.reshape(array.shape + (1,) * (rank - axis - array.ndim))

@@ -1,7 +1,8 @@
 """Spellings that runtimes recognise and run as one kernel: LayerNormalization and Gelu written out.
 
-Taking a constant out of one would save an operator on paper and cost the fused kernel. Measured on onnxruntime: a text recogniser whose
-Gelu and LayerNormalization were taken apart ran 7 % slower (docs/decisions/0005).
+Taking a constant out of one would save an operator on paper and cost the fused kernel. Measured on
+onnxruntime: a text recogniser whose Gelu and LayerNormalization were taken apart ran 7 % slower
+(docs/decisions/0005).
 """
 
 from __future__ import annotations

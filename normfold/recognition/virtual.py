@@ -1,4 +1,5 @@
-"""Virtual nodes: one node per affine in the working copy, whatever it was spelled as (docs/decisions/0001)."""
+"""Virtual nodes: one node per affine in the working copy, whatever it was spelled as
+(docs/decisions/0001)."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ def _joined(deposits: list[Deposit]) -> list[Deposit]:
 
 
 def _put(deposit: Deposit, plan: Plan, workspace: Workspace) -> ir.Node:
-    """A virtual node on ``deposit.value``; its readers in ``uses``, and the graph output if it is one, get the result."""
+    """A virtual node on ``deposit.value``; its readers in ``uses``, and the graph output if it is one, get
+    the result."""
     source = deposit.value
     output = ir.Value(shape=source.shape, type=source.type)
     workspace.shapes.copy(source, output)
@@ -145,7 +146,8 @@ def _insert(node: ir.Node, source: ir.Value, uses: tuple[Use, ...], workspace: W
 
 
 def _dissolve(site: ir.Node, survivor: ir.Value, *, renames: bool) -> None:
-    """Remove the site; its readers read ``survivor``, which takes over the site's name if it now means the same."""
+    """Remove the site; its readers read ``survivor``, which takes over the site's name if it now means the
+    same."""
     y = site.outputs[0]
     y.replace_all_uses_with(survivor, replace_graph_outputs=True)
     site.replace_input_with(0, None)

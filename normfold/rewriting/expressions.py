@@ -1,7 +1,7 @@
 """Expressions of constants that stay in the graph are evaluated once, where that takes no more room.
 
-Weight standardisation exported as training-mode BatchNormalization of a weight is the case that matters: runtimes recompute it in
-every inference, and onnxruntime's optimiser gets it wrong.
+Weight standardisation exported as training-mode BatchNormalization of a weight is the case that matters:
+runtimes recompute it in every inference, and onnxruntime's optimiser gets it wrong.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def _vanish(node: ir.Node) -> list[ir.Node]:
 
 
 def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -> list[ir.Node]:
-    """A BatchNormalization: the one that was there with the same statistics, or one of mean 0 and variance 1 − epsilon.
+    """A BatchNormalization: the one that was there with the same statistics, or one of mean 0 and variance
+    1 − epsilon.
 
     With ``scale = s·√(var + epsilon)`` and ``B = t + s·mean`` it computes ``s·x + t``.
     """

@@ -12,7 +12,8 @@ from normfold.recognition.virtual import SiteRecord, VirtualAffine, make_virtual
 
 
 def raise_chain(chain: Chain, workspace: Workspace) -> ir.Node:
-    """Put a virtual node in the place of the chain's nodes, which are kept, detached, to be put back if nothing happens."""
+    """Put a virtual node in the place of the chain's nodes, which are kept, detached, to be put back if
+    nothing happens."""
     record = SiteRecord(
         name=chain.y.name or "",
         kind="batchnorm" if any(n.op_type == "BatchNormalization" for n in chain.nodes) else "affine",

@@ -238,3 +238,71 @@ def attach(model: ir.Model, values: dict[str, np.ndarray]) -> None:
                     new.dtype = tensor.dtype
                     model.graph.register_initializer(new)
                 node.replace_input_with(slot, model.graph.initializers[value.name])
+
+
+def test_normalisation_by_the_training_set_left_out() -> None:
+    """A colour model that was trained on ImageNet-normalised pixels sees plain ones, and the other way
+    round."""
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    rng = np.random.default_rng(0)
+    pixels = np.clip(rng.normal(0.45, 0.25, (128, 3, 6, 6)), 0, 1)
+    normalised = (pixels - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+    graph = colour_model(normalised)
+    assert judge(graph, normalised).first is None
+    report = judge(graph, pixels)
+    assert codes(report) == {"NF347"}
+    assert "ImageNet" in report.causes[0].message
+
+
+def colour_model(images: np.ndarray) -> ir.Model:
+    """Conv, BN over 3 × 6 × 6 images, with the population statistics of ``images`` by numpy."""
+    graph = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,6,6] images) => (float[N,5,4,4] y) '
+        "{ c = Conv(images, w) y = BatchNormalization(c, g, b, m, v) }"
+    )
+    w = np.random.default_rng(1).normal(size=(5, 3, 3, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(2, 3))
+    c = np.einsum("nchwij,ocij->nohw", windows, w)
+    statistics = {"m": c.mean((0, 2, 3)), "v": c.var((0, 2, 3))}
+    attach(graph, {"w": w, "g": np.ones(5), "b": np.zeros(5), **statistics})
+    return graph
+
+
+def found(report: DataReport) -> dict[str, str]:
+    return {finding.code: finding.severity for finding in report.findings}
+
+
+def test_gap_between_training_and_evaluation() -> None:
+    """One layer's variance is off: the outputs move by what that layer contributes."""
+    assert "NF350" not in found(data_findings(lenet(), batches(IMAGES)))
+    model = lenet()
+    set_statistics(model, lambda index, mean, var: (mean, var * (100 if index == 1 else 1)))
+    assert found(data_findings(model, batches(IMAGES)))["NF350"] == "warn"
+
+
+def test_output_that_depends_on_the_batch() -> None:
+    text = (
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,6,6] images) => (float[N,5,4,4] y) '
+        "{{ c = Conv(images, w) n = BatchNormalization(c, g, b, m, v) {} }}"
+    )
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(128, 3, 6, 6))
+    plain = colour_model(images)
+    values = {v.name: v.const_value.numpy() for v in plain.graph.initializers.values()}
+    for end, depends in (("y = Relu(n)", False), ("a = ReduceMean<axes = [0]>(n) y = Sub(n, a)", True)):
+        graph = ir.from_onnx_text(text.format(end))
+        attach(graph, values)
+        assert ("NF351" in found(data_findings(graph, batches(images)))) == depends
+
+
+def test_layer_off_the_way_to_an_output() -> None:
+    graph = colour_model(np.random.default_rng(0).normal(size=(128, 3, 6, 6)))
+    values = {v.name: v.const_value.numpy() for v in graph.graph.initializers.values()}
+    aside = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,6,6] images) => (float[N,5,4,4] y) '
+        "{ c = Conv(images, w) y = BatchNormalization(c, g, b, m, v) "
+        "d = Sigmoid(c) z = BatchNormalization(d, g, b, m, v) }"
+    )
+    attach(aside, values)
+    report = judge(aside, np.random.default_rng(0).normal(size=(128, 3, 6, 6)))
+    assert [(f.code, f.site) for f in report.findings if f.code == "NF353"] == [("NF353", "z")]

@@ -1,7 +1,8 @@
 """The operator table: how an affine crosses each ONNX operator, and which can absorb one.
 
-To add an operator: write a class with ``op_types``, ``backward`` and ``forward`` in the file of its family, name it in that file's
-``OPERATORS``, list the file here if it is new, and test it in ``tests/planning/operators/``.
+To add an operator: write a class with ``op_types``, ``backward`` and ``forward`` in the file of its
+family, name it in that file's ``OPERATORS``, list the file here if it is new, and test it in
+``tests/planning/operators/``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ X [N, Cin, *spatial], W [O, Cin/G, *kernel], B [O], Y [N, O, *spatial'].
 
 Backward, ``s ⊙ Y + t`` with s, t of [O] on axis 1: ``W'[o] = s[o]·W[o]``, ``B' = s·B + t``.
 
-Forward, X replaced by ``s ⊙ X + t`` with s, t of [Cin] on axis 1: ``W'[o, j] = W[o, j]·s[c]`` where ``c = g(o)·Cin/G + j``,
-``B'[o] = B[o] + Σ_{j,k} W[o, j, k]·t[c]``. The shift needs a kernel that never reads padding: padded zeros stay zeros.
+Forward, X replaced by ``s ⊙ X + t`` with s, t of [Cin] on axis 1: ``W'[o, j] = W[o, j]·s[c]`` where
+``c = g(o)·Cin/G + j``, ``B'[o] = B[o] + Σ_{j,k} W[o, j, k]·t[c]``. The shift needs a kernel that never
+reads padding: padded zeros stay zeros.
 """
 
 from __future__ import annotations

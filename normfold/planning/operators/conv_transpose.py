@@ -2,8 +2,10 @@
 
 X [N, Cin, *spatial], W [Cin, O/G, *kernel] (grouped along the *input* channels), B [O], Y [N, O, *spatial'].
 
-Backward: output channel ``o = g·O/G + m`` is written by W[i, m] for the inputs i of group g: ``W'[i, m] = s[g(i)·O/G + m]·W[i, m]``.
-Forward: ``W'[i] = s[i]·W[i]``; a shift only where every output position sums the same taps (kernel 1, stride 1, no padding).
+Backward: output channel ``o = g·O/G + m`` is written by W[i, m] for the inputs i of group g:
+``W'[i, m] = s[g(i)·O/G + m]·W[i, m]``.
+Forward: ``W'[i] = s[i]·W[i]``; a shift only where every output position sums the same taps (kernel 1,
+stride 1, no padding).
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Gemm: https://onnx.ai/onnx/operators/onnx__Gemm.html
 
-``Y = alpha · A' @ B' + beta · C`` with A' [M, K] (A transposed if transA), B' [K, N], C broadcastable to [M, N].
+``Y = alpha · A' @ B' + beta · C`` with A' [M, K] (A transposed if transA), B' [K, N], C broadcastable to
+[M, N].
 
-Backward, ``s ⊙ Y + t``: the constant operand that owns the axis is scaled, ``beta = 1`` and ``C' = s·beta·C + t``.
-Forward on A, which varies along K: ``B'[k] = s[k]·B'[k]``, ``C' = beta·C + alpha·t @ B'``; likewise on B with A constant.
+Backward, ``s ⊙ Y + t``: the constant operand that owns the axis is scaled, ``beta = 1`` and
+``C' = s·beta·C + t``. Forward on A, which varies along K: ``B'[k] = s[k]·B'[k]``,
+``C' = beta·C + alpha·t @ B'``; likewise on B with A constant.
 """
 
 from __future__ import annotations
@@ -111,7 +113,8 @@ def _k_axis(node: NodeView, slot: int) -> int:
 
 
 def _laid_out(scale: Array64, slot: int, axis: int, node: NodeView) -> Array64:
-    """Y's scale as a factor of the stored operand: the operand's free axis is the one that is not contracted."""
+    """Y's scale as a factor of the stored operand: the operand's free axis is the one that is not
+    contracted."""
     layout = [1, 1]
     layout[1 - _k_axis(node, slot)] = scale.shape[axis]
     return scale.reshape(layout)

@@ -2,10 +2,11 @@
 
 ``Y[…, M, N] = A[…, M, K] @ B[…, K, N]``, batch axes broadcast (numpy.matmul).
 
-Backward: a scale on the constant's free axis (N for B, M for A) or on its batch axes goes into the constant; a scale on axes that
-only the other operand has crosses to that operand. MatMul has no bias: a shift stays behind it.
-Forward on A: a scale along K is ``B'[k] = s[k]·B[k]``; a shift along K leaves ``t @ B`` on the output, one number per n.
-With two computed operands a uniform scale goes to the first.
+Backward: a scale on the constant's free axis (N for B, M for A) or on its batch axes goes into the
+constant; a scale on axes that only the other operand has crosses to that operand. MatMul has no bias: a
+shift stays behind it.
+Forward on A: a scale along K is ``B'[k] = s[k]·B[k]``; a shift along K leaves ``t @ B`` on the output, one
+number per n. With two computed operands a uniform scale goes to the first.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class MatMul(Operator):
         return Crossing(affines={other: Affine.of(full.reshape(full.shape[full.ndim - rank :]), rank=rank)})
 
     def _with_both_axes(self, node: NodeView, scale: Array64) -> Array64:
-        """The scale with trailing axes M and N, one of which the result lacks where an operand is a vector."""
+        """The scale with trailing axes M and N, one of which the result lacks where an operand is a
+        vector."""
         if node.rank(_B) == 1:
             scale = np.expand_dims(scale, -1)
         return np.expand_dims(scale, -2) if node.rank(_A) == 1 else scale
