@@ -33,7 +33,7 @@ from normfold.recognition.normalisations import kept_site, kind_of
 from normfold.recognition.virtual import SiteRecord, is_virtual, virtual
 from normfold.refusal import Refused
 from normfold.reporting.report import Site
-from normfold.rewriting.apply import apply_plan, drop_bias, release_norm
+from normfold.rewriting.apply import apply_plan, drop_bias, original_name, release_norm
 from normfold.rewriting.branches import apply_merge
 from normfold.rewriting.bypass import bypass_no_ops, bypass_round_trips
 from normfold.rewriting.expressions import evaluate_expressions
@@ -206,7 +206,7 @@ class _Folder:
                 if merge is None or any(is_kept(n, self._options.keep) for n in merge.nodes):
                     continue
                 progress = True
-                name = merge.root.outputs[0].name or ""
+                name = original_name(merge.root.outputs[0])
                 operators = tuple(n.op_type for n in merge.nodes if not is_virtual(n))
                 conv, records = apply_merge(merge, self._workspace)
                 self.ledger.branches_merged(name, operators, conv, records)
@@ -222,7 +222,7 @@ class _Folder:
                 absorbers = [*release.way.crossings, *release.way.composed]
                 if any(is_kept(n, self._options.keep) for n in (node, *absorbers)):
                     continue
-                name = node.outputs[0].name or ""
+                name = original_name(node.outputs[0])
                 release_norm(release, self._workspace)
                 self.ledger.open(
                     [SiteRecord(name, kind, (node.op_type,), "folded", "norm-affine", into=absorbers)]
@@ -234,7 +234,7 @@ class _Folder:
                 way = find_dead_bias(node, self._workspace, self._table)
                 if way is None or any(is_kept(n, self._options.keep) for n in (node, *way.crossings)):
                     continue
-                name = node.outputs[0].name or ""
+                name = original_name(node.outputs[0])
                 drop_bias(node, way, self._workspace)
                 self.ledger.settle(Site(name, "bias", "folded", rule="dead-shift", nodes=(node.op_type,)))
 

@@ -440,3 +440,16 @@ def test_planning_a_long_chain_takes_linear_time(check: Any) -> None:
     )
     folded = fold_model(ir.from_proto(model))
     assert {node.op_type for node in folded.model.graph} == {"Conv"}
+
+
+def test_sites_are_named_by_values_of_the_original(check: Any) -> None:
+    """A scale behind a sum renames it; then the sum's branches merge: the site is the sum's first name."""
+    model = check.model(
+        "g (float[N, 3, 6, 6] x) => (float[N, 4, 6, 6] y) { a = Conv<pads = [1, 1, 1, 1]>(x, w) "
+        "b = Conv(x, u) t = Add(a, b) r = Relu(t) n = Mul(r, k) y = Sigmoid(n) }",
+        {**check.weights(w=(4, 3, 3, 3), u=(4, 3, 1, 1)), "k": np.full((4, 1, 1), 2.0, np.float32)},
+    )
+    outcome = check(model)
+    assert outcome.counts["Conv"] == 1 and outcome.counts["Mul"] == 0
+    values = {name for node in model.graph.node for name in node.output}
+    assert {site.site for site in outcome.folded.sites} <= values

@@ -71,6 +71,11 @@ def drop_bias(node: ir.Node, way: Walk, workspace: Workspace) -> None:
         value.name = _changed_name(value, workspace)
 
 
+def original_name(value: ir.Value) -> str:
+    """The name that a value had in the original model, whatever it has come to mean since."""
+    return str(value.meta.get(_STEM, value.name) or "")
+
+
 def _changed_name(value: ir.Value, workspace: Workspace) -> str:
     """A name for a value whose meaning changes, perhaps not for the first time."""
     stem = value.meta.setdefault(_STEM, value.name)
