@@ -101,12 +101,6 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def refold(model: ir.Model) -> tuple[ir.Model, Mapping[str, Callable[[], Array64]]]:
-    """The folded model and its exact constants, for a proof that tries a region with other weights."""
-    folded = fold_model(model)
-    return folded.model, folded.exact
-
-
 class _Folder:
     def __init__(self, model: ir.Model, options: FoldOptions) -> None:
         self._options = options

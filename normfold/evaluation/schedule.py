@@ -15,7 +15,6 @@ from normfold.evaluation.dtypes import promotes
 from normfold.evaluation.promotion import native_slots
 
 Request = tuple[ir.Value, bool]
-FunctionId = tuple[str, str, str]
 
 
 @dataclass

@@ -59,6 +59,12 @@ def uniform(affine: Affine, node: NodeView) -> tuple[float, float]:
     return float(affine.scale.item()), float(affine.shift.item())
 
 
+def limits(dtype: ir.DataType) -> tuple[float, float]:
+    """Largest number and smallest normal number of a floating type."""
+    info = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+    return float(info.max), float(info.smallest_normal)
+
+
 def largest(dtype: ir.DataType) -> float:
     """The largest number of a floating type."""
-    return float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
+    return limits(dtype)[0]

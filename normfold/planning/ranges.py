@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing
+from normfold.planning.numbers import limits
 from normfold.planning.plan import Walk
 from normfold.preparation.constants import FLOAT_TYPES, Constant64
 from normfold.preparation.node_view import NodeView
@@ -31,7 +31,7 @@ def check_ranges(node: NodeView, crossing: Crossing) -> None:
         values = constant.compute()
         if not np.isfinite(values).all():
             raise Refused("NF108", f"a constant of {node.op_type} {node.name!r} would not be finite")
-        largest, smallest_normal = _limits(constant.dtype)
+        largest, smallest_normal = limits(constant.dtype)
         if np.abs(values).max(initial=0.0) > largest:
             raise Refused(
                 "NF111",
@@ -100,22 +100,16 @@ def is_representable(affine: Affine, dtype: ir.DataType) -> bool:
     Below the normal range of float16 a factor still makes results that count; in the wider types it does not.
     """
     least = np.abs(affine.scale[affine.scale != 0.0]).min(initial=math.inf)
-    in_digits = dtype != ir.DataType.FLOAT16 or least >= _limits(dtype)[1]
+    in_digits = dtype != ir.DataType.FLOAT16 or least >= limits(dtype)[1]
     return fits(affine.scale, dtype) and fits(affine.shift, dtype) and bool(in_digits)
 
 
 def fits(values: Array64, dtype: ir.DataType) -> bool:
     """Whether all values are finite in the type."""
-    return bool((np.abs(values) <= _limits(dtype)[0]).all())
+    return bool((np.abs(values) <= limits(dtype)[0]).all())
 
 
 def safe_shift(shift: Array64, dtype: ir.DataType) -> bool:
     """Whether a shift divided by a scale stays well inside the range of the type."""
-    largest = _limits(dtype)[0]
+    largest = limits(dtype)[0]
     return bool(np.isfinite(shift).all()) and float(np.abs(shift).max(initial=0.0)) < math.sqrt(largest)
-
-
-def _limits(dtype: ir.DataType) -> tuple[float, float]:
-    """Largest number and smallest normal number of a floating type."""
-    info = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
-    return float(info.max), float(info.smallest_normal)

@@ -29,7 +29,7 @@ class Workspace:
         for graph in model.graphs():
             for index, node in enumerate(graph):
                 self._position[node] = float(index)
-        self._names = {v.name for graph in model.graphs() for v in _named(graph)}
+        self._names = {v.name for graph in model.graphs() for v in named_values(graph)}
 
     @property
     def opset(self) -> int:
@@ -68,5 +68,6 @@ def _overridable(model: ir.Model, freeze: bool) -> frozenset[ir.Value]:
     return frozenset(v for v in model.graph.inputs if v.is_initializer())
 
 
-def _named(graph: ir.Graph) -> list[ir.Value]:
+def named_values(graph: ir.Graph) -> list[ir.Value]:
+    """Everything in a graph that has a name of its own, subgraphs not included."""
     return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]

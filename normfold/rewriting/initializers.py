@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.preparation.constants import Constant64
-from normfold.preparation.workspace import Workspace
+from normfold.preparation.workspace import Workspace, named_values
 
 _REPLACES = "normfold.replaces"
 _BIAS_SLOT = 2
@@ -87,7 +87,7 @@ def sweep(
 
 def settle_names(model: ir.Model) -> None:
     """A new initializer takes over the name of the constant it replaced, where that is gone."""
-    taken = {v.name for graph in model.graphs() for v in _named(graph)}
+    taken = {v.name for graph in model.graphs() for v in named_values(graph)}
     for graph in model.graphs():
         for value in list(graph.initializers.values()):
             old = value.meta.get(_REPLACES)
@@ -108,7 +108,3 @@ def list_as_inputs(model: ir.Model, workspace: Workspace) -> None:
 
 def _is_dead(node: ir.Node) -> bool:
     return not any(v.uses() or v.is_graph_output() for v in node.outputs)
-
-
-def _named(graph: ir.Graph) -> list[ir.Value]:
-    return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]

@@ -70,10 +70,6 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def _input_like(name: str, tensor: ir.TensorProtocol) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(name, int(tensor.dtype), tensor.shape.numpy())
-
-
 def _collect(graph: onnx.GraphProto, scope: str, dims: dict[Key, Dims], dtypes: dict[Key, np.dtype]) -> None:
     for info in (*graph.value_info, *graph.output):
         if not info.type.HasField("tensor_type"):

@@ -36,11 +36,7 @@ class Conv(Operator):
         request = Request(node)
         if affine.has_scale:
             request.ask(1, Affine.on_axis(scale, 0.0, axis=0, rank=1 + len(rest)))
-        if node.has(2):
-            stored_shape(node, 2, "bias")
-            request.ask(2, Affine.of(scale, shift, rank=1))
-        elif affine.has_shift:
-            request.constants[2] = Constant64.of(shift, request.dtype)
+        ask_bias(node, request, scale, shift)
         return request.crossing()
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
@@ -76,6 +72,15 @@ class Conv(Operator):
 def per_output(values: Array64, groups: int, out_channels: int) -> Array64:
     """[Cin] → [O, Cin/G]: what each output channel's own group reads."""
     return np.repeat(values.reshape(groups, -1), out_channels // groups, axis=0)
+
+
+def ask_bias(node: NodeView, request: Request, scale: Array64, shift: Array64) -> None:
+    """Ask the bias (slot 2, shape [O]) for ``scale·B + shift``; without one, a shift makes it."""
+    if node.has(2):
+        stored_shape(node, 2, "bias")
+        request.ask(2, Affine.of(scale, shift, rank=1))
+    elif shift.any():
+        request.constants[2] = Constant64.of(shift, request.dtype)
 
 
 def add_bias(node: NodeView, added: Constant64) -> Constant64:

@@ -16,9 +16,8 @@ import numpy as np
 
 from normfold.affine import Affine
 from normfold.planning.crossing import Crossing, Operator, require_axes
-from normfold.planning.operators.conv import add_bias
+from normfold.planning.operators.conv import add_bias, ask_bias
 from normfold.planning.operators.quantized import Request, stored_shape
-from normfold.preparation.constants import Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
@@ -38,11 +37,7 @@ class ConvTranspose(Operator):
             factor = np.repeat(scale.reshape(groups, per_group), in_channels // groups, axis=0)
             factor = factor.reshape(in_channels, per_group, *(1 for _ in kernel))
             request.ask(1, Affine.of(factor, rank=factor.ndim))
-        if node.has(2):
-            stored_shape(node, 2, "bias")
-            request.ask(2, Affine.of(scale, shift, rank=1))
-        elif affine.has_shift:
-            request.constants[2] = Constant64.of(shift, request.dtype)
+        ask_bias(node, request, scale, shift)
         return request.crossing()
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
