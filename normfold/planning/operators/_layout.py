@@ -1,4 +1,4 @@
-"""Sizes as symbolic products, and how the axes of a value correspond to those of its reshaped form.
+"""How the axes of a value correspond to those of its reshaped form.
 
 A reshape keeps the row-major order of elements. Where the product of the first i input dimensions provably
 equals that of the first j output dimensions, the tensors can be *cut* at (i, j): the axes between two
@@ -8,54 +8,16 @@ neighbouring cuts only mix among themselves. Such a pair of axis ranges is a seg
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from normfold.affine import Affine, Array64
+from normfold.preparation.sizes import Size
 from normfold.refusal import Refused
 
 Cut = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Size:
-    """An integer known as ``factor · Π symbols``; a symbol is whatever names an unknown number."""
-
-    factor: int
-    symbols: frozenset[tuple[Hashable, int]] = frozenset()
-
-    @classmethod
-    def symbol(cls, name: Hashable) -> Size:
-        return cls(1, frozenset({(name, 1)}))
-
-    @classmethod
-    def product(cls, sizes: Iterable[Size]) -> Size:
-        result = cls(1)
-        for size in sizes:
-            result = result * size
-        return result
-
-    @property
-    def number(self) -> int | None:
-        """The integer, where it does not depend on a symbol."""
-        return None if self.symbols else self.factor
-
-    def __mul__(self, other: Size) -> Size:
-        return _size(self.factor * other.factor, Counter(dict(self.symbols)) + Counter(dict(other.symbols)))
-
-    def divided_by(self, other: Size) -> Size | None:
-        """The exact quotient, ``None`` where it is not provably an integer of this form."""
-        if other.factor == 0 or self.factor % other.factor:
-            return None
-        mine, theirs = Counter(dict(self.symbols)), Counter(dict(other.symbols))
-        return None if theirs - mine else _size(self.factor // other.factor, mine - theirs)
-
-
-def _size(factor: int, symbols: Counter[Hashable]) -> Size:
-    return Size(factor, frozenset(symbols.items()))
 
 
 @dataclass(frozen=True)

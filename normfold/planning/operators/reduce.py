@@ -18,9 +18,8 @@ import numpy as np
 from normfold.affine import Affine, Array64, move_axes, varying_axes
 from normfold.planning.crossing import Crossing, Operator
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.reductions import reduced_axes
 from normfold.refusal import Refused
-
-_AXES_ARE_INPUT = {"ReduceSum": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18}
 
 
 class Reduction(Operator):
@@ -94,25 +93,6 @@ class ReduceMaxMin(Reduction):
         if (affine.scale < 0).all():
             return "ReduceMin" if node.op_type == "ReduceMax" else "ReduceMax"
         raise Refused("NF117", f"the scale at {node.op_type} {node.name!r} has both signs")
-
-
-def reduced_axes(node: NodeView) -> tuple[int, ...]:
-    """The axes that a Reduce operator reduces, not negative.
-
-    Raises:
-        Refused: NF112 where the rank, NF114 where the axes are not known.
-    """
-    rank = node.rank(0)
-    axes: list[int] | None = None
-    if node.opset < _AXES_ARE_INPUT[node.op_type]:
-        axes = node.ints_attribute("axes")
-    elif node.has(1):
-        axes = node.integers(1)
-        if axes is None:
-            raise Refused("NF114", f"the axes of {node.op_type} {node.name!r} are computed at run time")
-    if axes:
-        return tuple(sorted({axis % rank for axis in axes}))
-    return () if node.int_attribute("noop_with_empty_axes", 0) else tuple(range(rank))
 
 
 def _mean(array: Array64, axes: tuple[int, ...]) -> Array64:

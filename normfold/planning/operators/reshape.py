@@ -19,9 +19,10 @@ from collections.abc import Mapping
 
 from normfold.affine import Affine
 from normfold.planning.crossing import Crossing, Operator
-from normfold.planning.operators._layout import Correspondence, Size, carried, normalised
-from normfold.planning.operators._targets import elements, is_read, sizes, sizes_of
+from normfold.planning.operators._layout import Correspondence, carried, normalised
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.shape_expressions import sizes, sizes_of, target_sizes
+from normfold.preparation.sizes import Size
 from normfold.refusal import Refused
 
 
@@ -64,37 +65,6 @@ class Flatten(Operator):
         axis = normalised(node.int_attribute("axis", 1), len(before))
         after = [Size.product(before[:axis]), Size.product(before[axis:])]
         return Correspondence.of(before, after)
-
-
-def target_sizes(node: NodeView, before: list[Size]) -> list[Size]:
-    """Dimensions of Y: what shape inference knows as numbers, else what the target's expression says."""
-    if node.opset < 5:
-        said = [Size(dim) for dim in node.ints_attribute("shape") or []]
-    else:
-        said = elements(node, 1) or []
-    dims = node.output_dims()
-    if not said and dims is None:
-        raise Refused("NF112", f"the rank behind Reshape {node.name!r} is not known")
-    output = node.node.outputs[0]
-    inferred = sizes(output, dims if dims is not None else (None,) * len(said))
-    copies = node.int_attribute("allowzero", 0) == 0
-    target: list[Size] = []
-    remainder: int | None = None
-    for axis, known in enumerate(inferred):
-        word = said[axis] if len(said) == len(inferred) else None
-        if word is not None and word.number == -1:
-            remainder = axis
-            target.append(known)
-        elif known.number is not None or word is None or word.factor < 0 or not is_read(word):
-            target.append(known)
-        elif word.number == 0 and copies and axis < len(before):
-            target.append(before[axis])
-        else:
-            target.append(word)
-    if remainder is not None and target[remainder].number is None:
-        others = Size.product(size for axis, size in enumerate(target) if axis != remainder)
-        target[remainder] = Size.product(before).divided_by(others) or target[remainder]
-    return target
 
 
 def _unknown(node: NodeView, rank: int) -> list[Size]:

@@ -19,8 +19,8 @@ import numpy as np
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import joined, mapped, normalised
-from normfold.planning.operators._targets import bounds
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.shape_expressions import bounds
 from normfold.refusal import Refused
 
 

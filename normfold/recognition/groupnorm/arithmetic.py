@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from normfold.affine import Array64
-from normfold.planning.operators._layout import Size
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.sizes import Size
 from normfold.recognition.batchnorm import read_batchnorm
 from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut
 from normfold.recognition.groupnorm.reader import Reader, Reading, with_affine

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from normfold.planning.operators.reduce import reduced_axes
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.reductions import reduced_axes
 from normfold.recognition.groupnorm.arithmetic import element_count
 from normfold.recognition.groupnorm.frame import Laid, NotRead, uncut
 from normfold.recognition.groupnorm.reader import Reader, Reading
 from normfold.recognition.groupnorm.terms import ONE, Expression, product
 from normfold.refusal import Refused
-
-_SQUARE_TAKES_AXES_AS_INPUT = 18
 
 
 def _mean(node: NodeView, reader: Reader) -> Expression:
@@ -53,20 +51,10 @@ def _over(reader: Reader, x: Expression, axes: set[int], *, keep: bool) -> Expre
 
 
 def _axes(node: NodeView) -> set[int]:
-    if node.op_type == "ReduceSumSquare":
-        return _axes_of_square(node)
     try:
         return set(reduced_axes(node))
     except Refused as refused:
         raise NotRead(refused.detail) from refused
-
-
-def _axes_of_square(node: NodeView) -> set[int]:
-    rank = len(node.dims(0) or ())
-    axes = node.ints_attribute("axes") if node.opset < _SQUARE_TAKES_AXES_AS_INPUT else node.integers(1)
-    if not rank or not axes:
-        raise NotRead("the axes of a sum of squares are not known")
-    return {axis % rank for axis in axes}
 
 
 READINGS: dict[tuple[str, str], Reading] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normfold.affine import Array64
-from normfold.planning.operators._layout import Size
+from normfold.preparation.sizes import Size
 
 
 class NotRead(Exception):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from normfold.planning.operators._layout import Size
-from normfold.planning.operators._targets import elements
-from normfold.planning.operators.reshape import target_sizes
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.shape_expressions import elements, target_sizes
+from normfold.preparation.sizes import Size
 from normfold.recognition.groupnorm.frame import NotRead, reshaped, sizes_of_view
 from normfold.recognition.groupnorm.reader import Reader, Reading
 from normfold.recognition.groupnorm.terms import Expression

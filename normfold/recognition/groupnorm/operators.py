@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from normfold.affine import Array64
-from normfold.planning.operators._layout import Size
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.sizes import Size
 from normfold.recognition.groupnorm.frame import Laid, NotRead, View, reshaped, sizes_of_view, uncut
 from normfold.recognition.groupnorm.reader import Reader, Reading, with_affine
 from normfold.recognition.groupnorm.terms import ONE, Expression, product, total

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Array64
-from normfold.planning.operators._targets import sizes
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.shape_expressions import sizes
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm.frame import Laid, NotRead, base_view, uncut
 from normfold.recognition.groupnorm.terms import Expression, Monomial, Statistics, inverse, product, total

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from normfold.planning.operators._layout import Size
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.shapes import Dims
+from normfold.preparation.sizes import Size
+from normfold.refusal import Refused
 
 # Shape expressions of real exports are a few nodes deep.
 _DEEPEST = 32
@@ -65,6 +66,37 @@ def elements(node: NodeView, slot: int, depth: int = 0) -> list[Size] | None:
 def is_read(size: Size) -> bool:
     """Whether something is known of every factor."""
     return not any(isinstance(symbol, Element) for symbol, _ in size.symbols)
+
+
+def target_sizes(node: NodeView, before: list[Size]) -> list[Size]:
+    """Dimensions of Y: what shape inference knows as numbers, else what the target's expression says."""
+    if node.opset < 5:
+        said = [Size(dim) for dim in node.ints_attribute("shape") or []]
+    else:
+        said = elements(node, 1) or []
+    dims = node.output_dims()
+    if not said and dims is None:
+        raise Refused("NF112", f"the rank behind Reshape {node.name!r} is not known")
+    output = node.node.outputs[0]
+    inferred = sizes(output, dims if dims is not None else (None,) * len(said))
+    copies = node.int_attribute("allowzero", 0) == 0
+    target: list[Size] = []
+    remainder: int | None = None
+    for axis, known in enumerate(inferred):
+        word = said[axis] if len(said) == len(inferred) else None
+        if word is not None and word.number == -1:
+            remainder = axis
+            target.append(known)
+        elif known.number is not None or word is None or word.factor < 0 or not is_read(word):
+            target.append(known)
+        elif word.number == 0 and copies and axis < len(before):
+            target.append(before[axis])
+        else:
+            target.append(word)
+    if remainder is not None and target[remainder].number is None:
+        others = Size.product(size for axis, size in enumerate(target) if axis != remainder)
+        target[remainder] = Size.product(before).divided_by(others) or target[remainder]
+    return target
 
 
 def producer(node: NodeView, slot: int) -> NodeView | None:
