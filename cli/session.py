@@ -105,7 +105,10 @@ def attempt(command: str, work: Work, *, quiet: bool = False) -> Report:
     from normfold.reporting.environment import tool_versions
     from normfold.reporting.report import Finding, Report
 
+    from .startup import import_onnx_ir
+
     try:
+        import_onnx_ir()
         with _progress(quiet) as announce:
             return work(announce)
     except NormfoldError as error:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from normfold.errors import InputError, OutputError
-from normfold.reporting.html import render_html
-from normfold.reporting.json import render_json
-from normfold.reporting.junit import render_junit
-from normfold.reporting.markdown import render_markdown
 from normfold.reporting.report import Report
-from normfold.reporting.sarif import render_sarif
 
-RENDERERS: dict[str, Callable[[Report], str]] = {
-    ".html": render_html,
-    ".json": render_json,
-    ".junit.xml": render_junit,
-    ".md": render_markdown,
-    ".sarif": render_sarif,
+RENDERERS: dict[str, str] = {
+    ".html": "html",
+    ".json": "json",
+    ".junit.xml": "junit",
+    ".md": "markdown",
+    ".sarif": "sarif",
 }
+"""Module of each suffix, which has a ``render_…`` of its name. Imported when it is asked for."""
+
 _JOB_SUMMARY_BYTES = 1_000_000
 """GitHub drops a job summary above 1 MiB altogether."""
 
@@ -53,6 +51,8 @@ def append_job_summary(report: Report, path: Path) -> None:
     Raises:
         OutputError: NF920 if it cannot be written.
     """
+    from normfold.reporting.markdown import render_markdown
+
     try:
         room = _JOB_SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
         text = render_markdown(report).encode("utf-8", errors="replace")
@@ -65,8 +65,10 @@ def append_job_summary(report: Report, path: Path) -> None:
 
 
 def _renderer(path: Path) -> Callable[[Report], str]:
-    for suffix, render in RENDERERS.items():
+    for suffix, name in RENDERERS.items():
         if path.name.endswith(suffix):
+            module = import_module(f"normfold.reporting.{name}")
+            render: Callable[[Report], str] = getattr(module, f"render_{name}")
             return render
     raise InputError(
         f"report {str(path)!r}: the suffix says the format, one of {', '.join(RENDERERS)}", code="NF900"
