@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,59 +14,27 @@ from normfold.evaluation.control_flow import run_if, run_loop, run_scan, run_seq
 from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, as_value, cast_like, is_floating, promote
 from normfold.evaluation.errors import NotCovered
+from normfold.evaluation.frame import UNALTERED, Alterations, Frame, demote
 from normfold.evaluation.nodes import Precision, evaluate_call, make_call
 from normfold.evaluation.promotion import native_slots
-from normfold.evaluation.schedule import Request, Schedule, Scheduler, Step, subgraphs
+from normfold.evaluation.schedule import Request, Schedule, Scheduler, Step, has_subgraphs
 
 Observer = Callable[[str, Array], None]
 
 
-class _Frame:
-    """The values alive in one graph or function body, and the scope around it."""
+@dataclass
+class _Plan:
+    """What to do for one choice of outputs.
 
-    def __init__(
-        self,
-        graph: ir.Graph | ir.Function,
-        opsets: Mapping[str, int],
-        load: Callable[[ir.Value, bool], Any],
-        outer: _Frame | None = None,
-        bindings: Mapping[str, ir.Attr] | None = None,
-    ) -> None:
-        self.graph = graph
-        self.opsets = opsets
-        self.bindings = bindings
-        self._load = load
-        self._outer = outer
-        self._values: dict[Request, Any] = {}
+    Attributes:
+        schedule: all of it.
+        remaining: its steps but for those whose results are kept.
+        kept: constants, and what steps make of them alone.
+    """
 
-    def store(self, value: ir.Value, native: bool, content: Any) -> None:
-        self._values[value, native] = content
-
-    def release(self, values: Sequence[ir.Value]) -> None:
-        for value in values:
-            self._values.pop((value, True), None)
-            self._values.pop((value, False), None)
-
-    def get(self, value: ir.Value, native: bool) -> Any:
-        """The value in a precision; from the other one where only that is there.
-
-        Raises:
-            KeyError: if nothing provides it.
-        """
-        if (value, native) in self._values:
-            return self._values[value, native]
-        # An initializer in double need not be the one in its own type: a fold has it exact, before rounding.
-        if (value, not native) in self._values and not value.is_initializer():
-            other = self._values[value, not native]
-            content = _demote(other, value) if native else promote(other)
-        elif self._outer is not None and value.graph is not self.graph:
-            return self._outer.get(value, native)
-        elif value.is_initializer() and value.const_value is not None:
-            content = self._load(value, native)
-        else:
-            raise KeyError(value.name)
-        self._values[value, native] = content
-        return content
+    schedule: Schedule
+    remaining: list[Step]
+    kept: dict[Request, Any] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -78,6 +48,8 @@ class Evaluator:
             index and operands whose schema has no double (see ``promotion``); Cast to a float type is Cast
             to double. ``native`` keeps the model's types.
         constants: replacements of initializers by name, each a function that returns the tensor.
+        keep_constants: hold on to constants, and to what nodes make of them alone, from the first run on: for
+            small models that run often.
     """
 
     def __init__(
@@ -86,13 +58,15 @@ class Evaluator:
         *,
         precision: Precision = "float64",
         constants: Mapping[str, Callable[[], Array]] | None = None,
+        keep_constants: bool = False,
     ) -> None:
         self._model = graph_or_model
         self._graph = graph_or_model.graph
         self._native = precision == "native"
         self._constants = dict(constants or {})
+        self._keep_constants = keep_constants
         self._scheduler = Scheduler(graph_or_model)
-        self._schedules: dict[tuple[tuple[str, ...], frozenset[str]], Schedule] = {}
+        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], _Plan] = {}
         self._values = {
             value.name: value
             for value in (
@@ -110,6 +84,7 @@ class Evaluator:
         *,
         feed: Mapping[str, Array] | None = None,
         observe: Observer | None = None,
+        altered: Alterations = UNALTERED,
     ) -> dict[str, Any]:
         """Evaluate the model.
 
@@ -119,6 +94,7 @@ class Evaluator:
             feed: values of the main graph to use instead of computing them, in the model's own types.
             observe: called with the name and content of every computed value of the main graph, in graph
                 order.
+            altered: what nodes find instead of what the model says.
 
         Returns:
             The wanted values by name. In float64 evaluation floating ones are float64.
@@ -132,21 +108,52 @@ class Evaluator:
         names = list(outputs) if outputs is not None else [str(v.name) for v in self._graph.outputs]
         wanted = [(self._values[name], self._native) for name in names]
         fed = {self._values[name]: content for name, content in (feed or {}).items()}
-        frame = _Frame(self._graph, self._model.opset_imports, self._initializer)
+        key = (tuple(names), frozenset(feed or ()))
+        if key not in self._plans:
+            self._plans[key] = self._planned(self._scheduler.schedule(self._graph, wanted, fed.keys()))
+        plan = self._plans[key]
+        frame = self._frame(values=plan.kept, altered=altered)
         for name, content in inputs.items():
             self._provide(frame, self._values[name], content)
         for value, content in fed.items():
             self._provide(frame, value, content)
-        key = (tuple(names), frozenset(feed or ()))
-        if key not in self._schedules:
-            self._schedules[key] = self._scheduler.schedule(self._graph, wanted, fed.keys())
-        schedule = self._schedules[key]
-        self._execute(schedule, frame, fed.keys(), observe)
+        # An alteration may be of what makes a constant.
+        steps = plan.remaining if altered is UNALTERED else plan.schedule.steps
+        self._execute(steps, frame, fed.keys(), observe)
         return {name: frame.get(*request) for name, request in zip(names, wanted, strict=True)}
 
-    def _provide(self, frame: _Frame, value: ir.Value, content: Any) -> None:
+    def _frame(self, **state: Any) -> Frame:
+        return Frame(self._graph, self._model.opset_imports, self._initializer, **state)
+
+    def _planned(self, schedule: Schedule) -> _Plan:
+        """The plan of a schedule, its constants computed where they are to be kept."""
+        plan = _Plan(schedule, schedule.steps)
+        if not self._keep_constants:
+            return plan
+        constants = self._constant_values()
+        frame = self._frame()
+        made = [step for step in schedule.steps if constants.issuperset(step.node.outputs)]
+        for value, native in schedule.outside:
+            if value in constants:
+                frame.get(value, native)
+        self._execute([dataclasses.replace(step, release=[]) for step in made], frame)
+        plan.kept = frame.values
+        plan.remaining = [step for step in schedule.steps if not constants.issuperset(step.node.outputs)]
+        return plan
+
+    def _constant_values(self) -> set[ir.Value]:
+        """Values of the main graph that no input can change."""
+        found = set(self._graph.initializers.values()).difference(self._graph.inputs)
+        for node in self._graph:
+            present = [value for value in node.inputs if value is not None]
+            literal = node.op_type == "Constant" and not node.domain
+            if literal or (present and found.issuperset(present) and not has_subgraphs(node)):
+                found.update(node.outputs)
+        return found
+
+    def _provide(self, frame: Frame, value: ir.Value, content: Any) -> None:
         content = as_value(content)
-        frame.store(value, True, _demote(content, value))
+        frame.store(value, True, demote(content, value))
         if not self._native:
             frame.store(value, False, promote(content))
 
@@ -161,9 +168,9 @@ class Evaluator:
         return cast_like(content, stored.dtype.numpy()) if native else promote(content)
 
     def _execute(
-        self, schedule: Schedule, frame: _Frame, fed: Any = (), observe: Observer | None = None
+        self, steps: Sequence[Step], frame: Frame, fed: Any = (), observe: Observer | None = None
     ) -> None:
-        for step in schedule.steps:
+        for step in steps:
             check_deadline()
             results = self._evaluate(step, frame)
             for index, output in enumerate(step.node.outputs):
@@ -176,7 +183,7 @@ class Evaluator:
                     observe(output.name, content)
             frame.release(step.release)
 
-    def _evaluate(self, step: Step, frame: _Frame) -> dict[bool, list[Any]]:
+    def _evaluate(self, step: Step, frame: Frame) -> dict[bool, list[Any]]:
         """Results by ``native`` flag. What is not floating is computed once, natively, where both are
         wanted.
         """
@@ -193,7 +200,7 @@ class Evaluator:
             results[native] = contents
         return results
 
-    def _evaluate_in(self, node: ir.Node, frame: _Frame, native: bool) -> list[Any]:
+    def _evaluate_in(self, node: ir.Node, frame: Frame, native: bool) -> list[Any]:
         function = self._scheduler.function_of(node)
         if function is not None:
             return self._call(function, node, frame, native)
@@ -202,12 +209,19 @@ class Evaluator:
             None if operand is None else frame.get(operand, native or index in kept)
             for index, operand in enumerate(node.inputs)
         ]
-        if any(True for _ in subgraphs(node)):
+        if frame.altered is not UNALTERED:
+            operands = [
+                frame.altered.operands.get((node, slot), operand) for slot, operand in enumerate(operands)
+            ]
+        if has_subgraphs(node):
             return self._control_flow(node, operands, frame, native)
         call = make_call(node, operands, frame.opsets, double=not native, bindings=frame.bindings)
+        if node in frame.altered.attributes:
+            attributes = {**call.attributes, **frame.altered.attributes[node]}
+            call = dataclasses.replace(call, attributes=attributes)
         return evaluate_call(call)
 
-    def _call(self, function: ir.Function, node: ir.Node, outer: _Frame, native: bool) -> list[Any]:
+    def _call(self, function: ir.Function, node: ir.Node, outer: Frame, native: bool) -> list[Any]:
         bindings = {
             name: default for name, default in function.attributes.items() if default.value is not None
         }
@@ -216,22 +230,22 @@ class Evaluator:
                 bindings[name] = attribute
             elif outer.bindings and (bound := outer.bindings.get(attribute.ref_attr_name or "")):
                 bindings[name] = bound
-        frame = _Frame(function, function.opset_imports, self._initializer, bindings=bindings)
+        frame = Frame(function, function.opset_imports, self._initializer, bindings=bindings)
         schedule = self._scheduler.inner(function, native)
         actual = dict(zip(function.inputs, node.inputs, strict=False))
         for formal, formal_native in schedule.outside:
             operand = actual.get(formal)
             content = None if operand is None else outer.get(operand, formal_native)
             frame.store(formal, formal_native, content)
-        self._execute(schedule, frame)
+        self._execute(schedule.steps, frame)
         return [frame.get(value, native) for value in function.outputs]
 
-    def _control_flow(self, node: ir.Node, operands: list[Any], outer: _Frame, native: bool) -> list[Any]:
+    def _control_flow(self, node: ir.Node, operands: list[Any], outer: Frame, native: bool) -> list[Any]:
         def run(body: ir.Graph, contents: Sequence[Any]) -> list[Any]:
-            frame = _Frame(body, outer.opsets, self._initializer, outer, outer.bindings)
+            frame = Frame(body, outer.opsets, self._initializer, outer, outer.bindings)
             for formal, content in zip(body.inputs, contents, strict=True):
                 frame.store(formal, native, content)
-            self._execute(self._scheduler.inner(body, native), frame)
+            self._execute(self._scheduler.inner(body, native).steps, frame)
             return [frame.get(value, native) for value in body.outputs]
 
         match (node.domain, node.op_type):
@@ -244,14 +258,6 @@ class Evaluator:
             case "", "SequenceMap":
                 return run_sequence_map(node, operands, run)
         raise NotCovered(node.op_type, node.domain, "an operator with a subgraph that is not covered")
-
-
-def _demote(content: Any, value: ir.Value) -> Any:
-    """A floating tensor in the type that the graph declares for it; anything else as it is."""
-    if value.dtype is None:
-        return content
-    dtype = value.dtype.numpy()
-    return cast_like(content, dtype) if is_floating(dtype) else content
 
 
 def _has_floating(content: Any) -> bool:

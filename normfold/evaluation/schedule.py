@@ -53,6 +53,11 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.value
 
 
+def has_subgraphs(node: ir.Node) -> bool:
+    """Whether any attribute of the node holds a graph."""
+    return any(True for _ in subgraphs(node))
+
+
 class Scheduler:
     """Makes and caches schedules for the graphs and functions of one model."""
 
