@@ -177,6 +177,10 @@ class _Folder:
             site = queue.popleft()
             if site.graph is None:
                 continue
+            if self._is_dissolved(site):
+                self._lower_one(site)
+                progress = True
+                continue
             budget -= 1
             if budget < 0:
                 refused[site] = None
@@ -189,6 +193,16 @@ class _Folder:
             self.ledger.planned(plan)
             queue.extend(apply_plan(plan, self._workspace))
         return list(refused), progress
+
+    def _is_dissolved(self, site: ir.Node) -> bool:
+        """Whether what it carried has met its inverse: it would only bar the way of the next."""
+        content = virtual(site)
+        return (
+            content.touched
+            and content.affine.is_identity
+            and not site.outputs[0].is_graph_output()
+            and not is_kept(site, self._options.keep)
+        )
 
     def _merge_branches(self) -> bool:
         if "branches" in self._options.skip:
@@ -293,6 +307,9 @@ class _Folder:
 
 
 def _freeze(model: ir.Model) -> bool:
+    if model.ir_version is not None and model.ir_version < 4:
+        # There every initializer has to be an input, and none can be replaced.
+        return False
     inputs = model.graph.inputs
     frozen = [v for v in inputs if v.is_initializer()]
     for value in frozen:
