@@ -97,6 +97,10 @@ class Affine:
         """``outer(self(x))``."""
         return Affine.of(outer.scale * self.scale, outer.scale * self.shift + outer.shift, rank=self.rank)
 
+    def except_where(self, mask: NDArray[np.bool_]) -> Affine:
+        """The identity where ``mask``, which broadcasts against the value, is set; the same elsewhere."""
+        return Affine.of(np.where(mask, 1.0, self.scale), np.where(mask, 0.0, self.shift), rank=self.rank)
+
     def same_as(self, other: Affine) -> bool:
         return (
             self.rank == other.rank

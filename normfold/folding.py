@@ -18,13 +18,14 @@ from normfold.ledger import Ledger, rule_of
 from normfold.norm_step import NormStep, substitute_norms
 from normfold.options import FoldOptions
 from normfold.planning.branches import find_merge
+from normfold.planning.cost import is_bias
 from normfold.planning.crossing import SwitchedOff
 from normfold.planning.dead_bias import find_dead_bias
 from normfold.planning.norm_affine import find_norm_release
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
-from normfold.planning.routes import Planner, is_bias, is_kept
+from normfold.planning.routes import Planner, is_kept
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains

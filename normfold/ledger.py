@@ -9,9 +9,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from normfold.planning.cost import Elements
+from normfold.planning.cost import Elements, is_bias, passes
 from normfold.planning.plan import Plan
-from normfold.planning.routes import is_bias, passes
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import SiteRecord, virtual
 from normfold.refusal import Refused

@@ -47,8 +47,8 @@ LEFT = {
     "flatten": expected(1, NF117=1),
     "handwritten": expected(1, NF117=1),
     "large_kernel": expected(0),
-    # Relative position biases in front of Softmax; the scale beside them moved to the smaller queries.
-    "levit": expected(0, NF122=2),
+    # Relative position biases in front of Softmax, of a product that has no bias.
+    "levit": expected(0, NF118=2),
     "mixer": expected(0),
     # x + 3 of Hardswish, four times.
     "mobile_ocr": expected(0, NF103=4, NF116=1),
@@ -57,7 +57,7 @@ LEFT = {
     "pointnet": expected(1, NF117=1),
     "poolformer": expected(0, NF110=4),
     "preact_resnet": expected(4, NF103=4),
-    "prenorm": expected(0, NF103=2),
+    "prenorm": expected(0),
     "recurrent": expected(0),
     "repvgg": expected(0),
     "resampling": expected(1, NF110=1),
@@ -74,11 +74,7 @@ LEFT = {
     "video": expected(0),
 }
 LEFT_OTHERWISE = {
-    ("diffusion", "torchscript", False): expected(9, NF103=1, NF110=9),
-    ("diffusion", "torchscript", True): expected(9, NF103=1, NF110=9),
-    ("levit", "torchscript", True): expected(0, NF113=2, NF122=2),
-    ("prenorm", "torchscript", False): expected(0),
-    ("prenorm", "torchscript", True): expected(0),
+    ("levit", "torchscript", True): expected(0, NF113=2),
     # Statistics tiled by a batch size that is known at run time only.
     ("tracked_style", "dynamo", True): expected(2, NF101=2),
 }

@@ -1,10 +1,14 @@
-"""Elements touched, compared without knowing symbolic dimensions."""
+"""What an affine costs that stays: elements touched, compared without knowing symbolic dimensions."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+import onnx_ir as ir
+
+from normfold.affine import Affine
 from normfold.preparation.shapes import Dims
+from normfold.preparation.workspace import Workspace
 
 
 class Elements:
@@ -62,3 +66,39 @@ class Elements:
             if needed > 0:
                 return None
         return budget
+
+
+def is_bias(affine: Affine, value: ir.Value, workspace: Workspace) -> bool:
+    """Whether an affine on ``value`` is nothing but the bias of a linear layer spelled MatMul, Add."""
+    producer = value.producer()
+    return (
+        producer is not None
+        and producer.op_type == "MatMul"
+        and any(workspace.constants.is_constant(v) for v in producer.inputs)
+        and not affine.has_scale
+        and set(affine.shift_axes) <= {affine.rank - 1}
+    )
+
+
+def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
+    """Elementwise passes over the value that the affine takes when it is spelled out (docs/decisions/0004).
+
+    One for a scale or a shift alone, or for both in a BatchNormalization; two otherwise.
+    """
+    if affine.is_identity:
+        return 0
+    both = affine.has_scale and affine.has_shift
+    return 2 if both and not fits_batchnorm(affine, from_batchnorm=from_batchnorm) else 1
+
+
+def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
+    """Whether one BatchNormalization says it best: scale and shift per channel, axis 1.
+
+    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. On rank
+    2 the channel axis is the last one too, where Mul and Add are what runtimes look for.
+    """
+    if affine.rank < 2 or not affine.has_scale:
+        return False
+    if from_batchnorm:
+        return set(affine.axes) <= {1}
+    return affine.has_shift and affine.axes == (1,) and affine.rank > 2

@@ -57,6 +57,16 @@ class Operator:
         """
         raise Refused("NF114", f"{node.op_type} {node.name!r} cannot take over a scale or shift of its input")
 
+    def narrowed(self, node: NodeView, asked: Affine) -> Affine:
+        """What the node asks of its operand, with the identity at elements that it does not read.
+
+        An entry whose ``backward`` fills those with whatever is simplest says here which they are.
+        """
+        return asked
+
+
+Table = Mapping[str, Operator]
+
 
 class SwitchedOff(Operator):
     """Stands in the table for an operator whose rule was named with ``--skip``."""

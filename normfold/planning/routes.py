@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements
+from normfold.planning.cost import Elements, is_bias, passes
+from normfold.planning.crossing import Table
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
-from normfold.planning.walk import Table, walk_backward, walk_forward
+from normfold.planning.walk import walk_backward, walk_forward
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import VirtualAffine, is_virtual, virtual
@@ -197,18 +198,6 @@ def _nodes(content: VirtualAffine, affine: Affine) -> int:
     return passes(affine, from_batchnorm=content.batchnorm is not None)
 
 
-def is_bias(affine: Affine, value: ir.Value, workspace: Workspace) -> bool:
-    """Whether an affine on ``value`` is nothing but the bias of a linear layer spelled MatMul, Add."""
-    producer = value.producer()
-    return (
-        producer is not None
-        and producer.op_type == "MatMul"
-        and any(workspace.constants.is_constant(v) for v in producer.inputs)
-        and not affine.has_scale
-        and set(affine.shift_axes) <= {affine.rank - 1}
-    )
-
-
 def is_kept(node: ir.Node, keep: frozenset[str]) -> bool:
     """Whether the node, or one that it stands for, produces a value named in ``keep``."""
     names = {value.name for value in node.outputs}
@@ -217,30 +206,6 @@ def is_kept(node: ir.Node, keep: frozenset[str]) -> bool:
         names |= {record.name for record in content.records}
         names |= {value.name for member in content.spelling for value in member.outputs}
     return not keep.isdisjoint(names)
-
-
-def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
-    """Elementwise passes over the value that the affine takes when it is spelled out (docs/decisions/0004).
-
-    One for a scale or a shift alone, or for both in a BatchNormalization; two otherwise.
-    """
-    if affine.is_identity:
-        return 0
-    both = affine.has_scale and affine.has_shift
-    return 2 if both and not fits_batchnorm(affine, from_batchnorm=from_batchnorm) else 1
-
-
-def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
-    """Whether one BatchNormalization says it best: scale and shift per channel, axis 1.
-
-    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. On rank
-    2 the channel axis is the last one too, where Mul and Add are what runtimes look for.
-    """
-    if affine.rank < 2 or not affine.has_scale:
-        return False
-    if from_batchnorm:
-        return set(affine.axes) <= {1}
-    return affine.has_shift and affine.axes == (1,) and affine.rank > 2
 
 
 def _most_specific(refusals: list[Refused]) -> Refused:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements
-from normfold.planning.crossing import Crossing, Operator
+from normfold.planning.agreement import agreed, grouped, reads_no_element
+from normfold.planning.cost import Elements, is_bias
+from normfold.planning.crossing import Crossing, Operator, Table
 from normfold.planning.plan import Deposit, Use, Walk
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import is_virtual, virtual
 from normfold.refusal import Refused
-
-Table = Mapping[str, Operator]
 
 # Keeps planning linear in the number of sites; real affines are absorbed within a dozen nodes.
 _LONGEST_WALK = 64
@@ -83,7 +82,7 @@ def walk_backward(
         for target in values:
             if target is value:
                 raise refusal
-            for wanted, uses in _grouped(asked.pop(target)):
+            for wanted, uses in grouped(asked.pop(target)):
                 walk.deposits.append(Deposit(target, uses, wanted))
 
     request(value, use, affine)
@@ -95,10 +94,15 @@ def walk_backward(
         try:
             if len(walk.crossings) > _LONGEST_WALK:
                 raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
-            wanted = {_index(v): _agreed(v, asked[v]) for v in outputs}
+            wanted = {_index(v): agreed(v, asked[v], workspace, table) for v in outputs}
             if is_virtual(node):
-                walk.composed[node] = _compose(virtual(node).affine, wanted[0])
                 walk.renamed.extend(outputs)
+                through = _past_bias(node, wanted[0], workspace)
+                if through is None:
+                    walk.composed[node] = _compose(virtual(node).affine, wanted[0])
+                else:
+                    x, walk.composed[node], scale = through
+                    request(x, (node, 0), scale)
                 continue
             view = NodeView(node, workspace)
             crossing = _entry(view, table).backward(view, wanted)
@@ -208,40 +212,35 @@ def _no_producer(value: ir.Value, workspace: Workspace) -> Refused:
     return Refused("NF126", f"{value.name!r} comes into the subgraph from outside")
 
 
-def _agreed(value: ir.Value, asks: dict[Use, Affine]) -> Affine:
-    """The one affine that all uses of ``value`` ask for."""
-    if value.is_graph_output():
-        raise Refused("NF105", f"{value.name!r} is a graph output")
-    for reader in value.uses():
-        if (reader.node, reader.idx) not in asks and not _reads_shape_only(reader.node, reader.idx):
-            if reader.node.graph is not value.graph:
-                raise Refused("NF104", f"{value.name!r} is read inside a subgraph")
-            raise Refused("NF103", f"{value.name!r} is also read by {_shown(reader.node)}")
-    first, *others = asks.values()
-    if not all(first.same_as(other) for other in others):
-        raise Refused("NF119", f"the readers of {value.name!r} ask for different affines")
-    return first
-
-
-def _reads_shape_only(node: ir.Node, slot: int) -> bool:
-    """Whether a reader sees the shape or the type of its operand only, which no affine changes."""
-    if node.domain not in ("", "ai.onnx"):
-        return False
-    return node.op_type in ("Shape", "Size") or (node.op_type == "CastLike" and slot == 1)
-
-
-def _shown(node: ir.Node) -> str:
-    op_type = (
-        virtual(node).records[0].operators[0] if is_virtual(node) and virtual(node).records else node.op_type
-    )
-    return f"{op_type} {node.outputs[0].name!r}"
-
-
 def _compose(inner: Affine, outer: Affine) -> Affine:
     composed = inner.then(outer)
     if composed.outgrows(inner, outer):
         raise Refused("NF122", "together with its neighbour it would be an outer product of constants")
     return composed
+
+
+def _past_bias(node: ir.Node, wanted: Affine, workspace: Workspace) -> tuple[ir.Value, Affine, Affine] | None:
+    """``s·(x·W + b) + t = x·(s·W) + (s·b + t)`` where the node is the bias of a MatMul, whose weight takes s.
+
+    Returns the MatMul's value, the new bias, and what the MatMul is asked for.
+    """
+    x = node.inputs[0]
+    assert x is not None
+    scale = wanted.only_scale()
+    if not wanted.has_scale or not set(wanted.axes) <= {wanted.rank - 1}:
+        return None
+    matmul = x.producer()
+    if (
+        matmul is None
+        or x.is_graph_output()
+        or not is_bias(virtual(node).affine, x, workspace)
+        or not workspace.constants.is_constant(matmul.inputs[1])
+        or any(
+            reader.node is not node and not reads_no_element(reader.node, reader.idx) for reader in x.uses()
+        )
+    ):
+        return None
+    return x, virtual(node).affine.then(wanted).only_shift(), scale
 
 
 def _is_dead(value: ir.Value) -> bool:
@@ -253,18 +252,6 @@ def _index(value: ir.Value) -> int:
     index = value.index()
     assert index is not None
     return index
-
-
-def _grouped(asks: dict[Use, Affine]) -> list[tuple[Affine, tuple[Use, ...]]]:
-    groups: list[tuple[Affine, list[Use]]] = []
-    for use, affine in asks.items():
-        for other, uses in groups:
-            if other.same_as(affine):
-                uses.append(use)
-                break
-        else:
-            groups.append((affine, [use]))
-    return [(affine, tuple(uses)) for affine, uses in groups]
 
 
 def _take_constants(

@@ -63,6 +63,14 @@ def elements(node: NodeView, slot: int, depth: int = 0) -> list[Size] | None:
     return [Size.symbol(Element(value, index)) for index in range(count)]
 
 
+def numbers(node: NodeView, slot: int, depth: int = 0) -> list[int] | None:
+    """The elements of a vector or scalar of integers, constant or computed from static sizes."""
+    found = elements(node, slot, depth)
+    if found is None or any(size.number is None for size in found):
+        return None
+    return [size.number for size in found if size.number is not None]
+
+
 def is_read(size: Size) -> bool:
     """Whether something is known of every factor."""
     return not any(isinstance(symbol, Element) for symbol, _ in size.symbols)
@@ -107,9 +115,9 @@ def producer(node: NodeView, slot: int) -> NodeView | None:
     return maker
 
 
-def bounds(node: NodeView, index: int, name: str) -> list[int] | None:
+def bounds(node: NodeView, index: int, name: str, depth: int = 0) -> list[int] | None:
     """``starts``, ``ends`` or ``axes`` of a Slice: an attribute before opset 10, then an operand."""
-    return node.ints_attribute(name) if node.opset < 10 else node.integers(index)
+    return node.ints_attribute(name) if node.opset < 10 else numbers(node, index, depth)
 
 
 def _shape(node: NodeView, depth: int) -> list[Size] | None:
@@ -134,8 +142,8 @@ def _gather(node: NodeView, depth: int) -> list[Size] | None:
 
 def _slice(node: NodeView, depth: int) -> list[Size] | None:
     found = elements(node, 0, depth)
-    starts, ends = bounds(node, 1, "starts"), bounds(node, 2, "ends")
-    steps = bounds(node, 4, "steps") if node.has(4) else [1]
+    starts, ends = bounds(node, 1, "starts", depth), bounds(node, 2, "ends", depth)
+    steps = bounds(node, 4, "steps", depth) if node.has(4) else [1]
     if found is None or starts is None or ends is None or steps is None or len(starts) != 1:
         return None
     return found[starts[0] : ends[0] : steps[0]]

@@ -19,6 +19,7 @@ from normfold.affine import Affine, Array64, varying_axes
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.shape_expressions import numbers
 from normfold.refusal import Refused
 
 
@@ -94,7 +95,7 @@ class Tile(Operator):
     def _repeats(self, node: NodeView, rank: int) -> list[int | None]:
         """How often each axis is repeated, ``None`` where that is computed. Opset 1 names one axis."""
         if node.opset >= 6:
-            repeats = node.integers(1)
+            repeats = numbers(node, 1)
             return [None] * rank if repeats is None else list(repeats)
         tiles, axis = node.array(1), node.array(2)
         if tiles is None or axis is None:

@@ -31,6 +31,12 @@ class Gather(Operator):
         shift = self._scattered(wanted[0].shift, axis, indexed, 0.0, node)
         return Crossing(affines={0: Affine.of(scale, shift, rank=rank)})
 
+    def narrowed(self, node: NodeView, asked: Affine) -> Affine:
+        axis = normalised(node.int_attribute("axis", 0), asked.rank)
+        unread = np.ones(self._size(node, axis), dtype=bool)
+        unread[self._indices(node).reshape(-1)] = False
+        return asked.except_where(np.expand_dims(unread, [i for i in range(asked.rank) if i != axis]))
+
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         axis = normalised(node.int_attribute("axis", 0), given[0].rank)
         return Crossing(affines={0: mapped(given[0], lambda array: self._gathered(array, axis, node))})
@@ -50,10 +56,7 @@ class Gather(Operator):
         if all(size == 1 for size in own):
             return array.reshape((*outer, 1, *inner))
         indices = self._indices(node)
-        dims = node.dims(0)
-        size = None if dims is None else dims[axis]
-        if not isinstance(size, int):
-            raise Refused("NF112", f"the size of axis {axis} in front of Gather {node.name!r} is not known")
+        size = self._size(node, axis)
         wanted = np.broadcast_to(array, (*outer, *indices.shape, *inner)).reshape(
             *outer, indices.size, *inner
         )
@@ -64,6 +67,13 @@ class Gather(Operator):
                 "NF119", f"places of Gather {node.name!r} that read one element ask for different affines"
             )
         return whole
+
+    def _size(self, node: NodeView, axis: int) -> int:
+        dims = node.dims(0)
+        size = None if dims is None else dims[axis]
+        if not isinstance(size, int):
+            raise Refused("NF112", f"the size of axis {axis} in front of Gather {node.name!r} is not known")
+        return size
 
     def _indices(self, node: NodeView) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
         indices = node.array(1)

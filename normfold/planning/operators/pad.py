@@ -21,6 +21,7 @@ from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import attribute, scalar
 from normfold.preparation.node_view import NodeView
+from normfold.preparation.shape_expressions import numbers
 from normfold.refusal import Refused
 
 _PADS_ARE_INPUT = 11
@@ -76,9 +77,9 @@ def _widths(node: NodeView) -> Widths | None:
     if node.opset < _PADS_ARE_INPUT:
         pads = node.ints_attribute("pads")
     else:
-        pads = node.integers(1)
+        pads = numbers(node, 1)
         if node.has(3):
-            axes = node.integers(3)
+            axes = numbers(node, 3)
     if pads is None or axes is None or len(pads) != 2 * len(axes):
         return None
     widths = [(0, 0)] * rank

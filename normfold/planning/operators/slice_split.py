@@ -4,9 +4,10 @@ https://onnx.ai/onnx/operators/onnx__Slice.html
 https://onnx.ai/onnx/operators/onnx__Split.html
 
 Forward, always exact: a part brings the same part of the affine. Backward: X is asked for the affine at the
-elements that are read and for nothing elsewhere: elements that no part holds are free, and a part of a Split
-that asks for nothing keeps its values. Only on an axis that is cut *and* varied on do the bounds and sizes
-have to be known. They are attributes in old opsets (Slice before 10, Split before 13), then operands.
+elements that are read: elements that no part holds are free, and a part of a Split that asks for nothing
+keeps its values. Only on an axis that is cut *and* varied on, or where another reader has to be left alone,
+do the bounds and sizes have to be known. They are attributes in old opsets (Slice before 10, Split before
+13), then operands.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import joined, mapped, normalised
 from normfold.preparation.node_view import NodeView
-from normfold.preparation.shape_expressions import bounds
+from normfold.preparation.shape_expressions import bounds, numbers
 from normfold.refusal import Refused
 
 
@@ -36,6 +37,15 @@ class Slice(Operator):
             shift = self._put(shift, axis, 0.0, node)
         return Crossing(affines={0: Affine.of(scale, shift, rank=wanted[0].rank)})
 
+    def narrowed(self, node: NodeView, asked: Affine) -> Affine:
+        unread = np.zeros((1,) * asked.rank, dtype=bool)
+        for axis in self._axes(node, asked.rank):
+            size, read = self._read_of(node, axis, asked.rank)
+            skipped = np.ones(size, dtype=bool)
+            skipped[read] = False
+            unread = unread | np.expand_dims(skipped, [i for i in range(asked.rank) if i != axis])
+        return asked.except_where(unread)
+
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         return Crossing(affines={0: mapped(given[0], lambda array: self._taken(array, node))})
 
@@ -43,11 +53,7 @@ class Slice(Operator):
         """The array over X's axis; ``free`` at elements that are not read."""
         if array.shape[axis] == 1:
             return array
-        dims = node.dims(0)
-        size = None if dims is None else dims[axis]
-        if not isinstance(size, int):
-            raise Refused("NF112", f"the size of axis {axis} in front of Slice {node.name!r} is not known")
-        read = self._read(node, axis, size, array.ndim)
+        size, read = self._read_of(node, axis, array.ndim)
         if len(read) != array.shape[axis]:
             raise Refused(
                 "NF113", f"Slice {node.name!r} does not have the {array.shape[axis]} elements it should"
@@ -63,6 +69,14 @@ class Slice(Operator):
                 # An empty slice may bring anything.
                 array = array.take(read or [0], axis=axis)
         return array
+
+    def _read_of(self, node: NodeView, axis: int, rank: int) -> tuple[int, list[int]]:
+        """The size of X on ``axis``, and the indices that are read there."""
+        dims = node.dims(0)
+        size = None if dims is None else dims[axis]
+        if not isinstance(size, int):
+            raise Refused("NF112", f"the size of axis {axis} in front of Slice {node.name!r} is not known")
+        return size, self._read(node, axis, size, rank)
 
     def _axes(self, node: NodeView, rank: int) -> list[int]:
         named = node.has_attribute("axes") if node.opset < 10 else node.has(3)
@@ -122,7 +136,7 @@ class Split(Operator):
 
     def _sizes(self, node: NodeView, axis: int) -> list[int]:
         count = len(node.node.outputs)
-        said = node.ints_attribute("split") or (node.integers(1) if node.has(1) else None)
+        said = node.ints_attribute("split") or (numbers(node, 1) if node.has(1) else None)
         if said is not None:
             return said
         dims = node.dims(0)

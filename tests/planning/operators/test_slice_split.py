@@ -210,3 +210,26 @@ def test_identity_is_asked_of_a_part_that_asks_nothing(harness: Any) -> None:
     assert isinstance(asked, Affine)
     assert (asked.scale[:, :2] == 1.0).all()
     assert (asked.shift[:, 5:] == 0.0).all()
+
+
+CHUNKS = """g (float[N, 4, H, W] x) => (float[N, 4, H, W] y, float[N, 4, H, W] z) {
+    p = Conv (x, w)
+    shape = Shape (p) channels = Gather <axis = 0> (shape, one)
+    more = Add (channels, one) part = Div (more, two)
+    from = Mul (part, one) to = Mul (part, two)
+    q = Slice (p, zero, part, one) k = Slice (p, from, to, one)
+    m = Mul (q, c) y = Sigmoid (m) z = Tanh (k) }"""
+
+
+def test_bounds_that_are_computed_from_a_static_axis(check: Any) -> None:
+    """``chunk(2, dim=1)`` of an export with dynamic axes: the channels are known all the same."""
+    sizes = {name: np.array([value]) for name, value in {"zero": 0, "one": 1, "two": 2}.items()}
+    model = check.model(CHUNKS, check.weights(w=(8, 4, 1, 1)) | sizes | {"c": np.array(0.25, np.float32)})
+    assert check(model).counts["Mul"] == 2
+
+
+def test_bounds_that_are_computed_from_a_dynamic_axis(check: Any) -> None:
+    sizes = {name: np.array([value]) for name, value in {"zero": 0, "one": 1, "two": 2, "axis": 3}.items()}
+    text = CHUNKS.replace("(shape, one)", "(shape, axis)")
+    model = check.model(text, check.weights(w=(8, 4, 1, 1)) | sizes | {"c": np.array(0.25, np.float32)})
+    check(model).kept("NF103")
