@@ -131,4 +131,11 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "The reference separates the classes by more than rounding can move the scores.",
         "Look at where the models part (NF217); the counts are in the report.",
     ),
+    Code(
+        "NF219",
+        "proof out of time",
+        "The float64 proof reached its time limit with sites that it had not looked at.",
+        "What was not looked at may be wrong; it is named, and the fold is not passed.",
+        "Give more time with --time-limit, none with --thorough, or --keep the named values.",
+    ),
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 
-from normfold.evaluation import Evaluator, NotCovered
+from normfold.evaluation import Alterations, Evaluator, NotCovered
 from normfold.evaluation.errors import EvaluationFailed
+from normfold.evaluation.frame import UNALTERED
 from normfold.verification.boundary import Draft
-from normfold.verification.inputs import FAMILIES, family_sample, is_floating
+from normfold.verification.inputs import family_sample, is_floating
 
 RELATIVE = 1e-12
 """Rounding of the float64 evaluation itself, relative to the largest element."""
@@ -23,8 +23,6 @@ NOISE_ULPS = 2.0
 INFORMATIVE = 1e-6
 """Inputs whose 2-ulp neighbourhood moves the original by more than this part of its largest element say
 nothing."""
-
-REDRAWS = 4
 
 Constants = Mapping[str, Callable[[], np.ndarray]]
 
@@ -71,66 +69,36 @@ class Agreement:
     mismatch: Mismatch | None = None
 
 
-@dataclass(frozen=True)
 class Side:
-    """One half of a comparison: a model, and exact contents of initializers whose stored ones are rounded."""
+    """One half of a comparison: a model, ready to run in float64.
 
-    model: ir.Model
-    constants: Constants = dataclasses.field(default_factory=dict)
+    Args:
+        model: the model, which must not change.
+        constants: exact contents of initializers whose stored ones are rounded.
+    """
 
-    def runner(self, overrides: Constants | None = None) -> Runner:
-        """Makes the model ready to run; each constant is converted to float64 once.
+    def __init__(self, model: ir.Model, constants: Constants | None = None) -> None:
+        self.model = model
+        self._inputs = frozenset(value.name or "" for value in model.graph.inputs)
+        self._evaluator = Evaluator(model, constants=constants, keep_constants=True)
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], altered: Alterations = UNALTERED
+    ) -> dict[str, np.ndarray]:
+        """Runs the side on those of the inputs that it reads.
 
         Args:
-            overrides: other contents of initializers, by name.
-        """
-        inputs = frozenset(value.name or "" for value in self.model.graph.inputs)
-        return Runner(Evaluator(self.model, constants={**self._cached(), **(overrides or {})}), inputs)
-
-    def _cached(self) -> Constants:
-        cached: dict[str, Callable[[], np.ndarray]] = {}
-        for graph in self.model.graphs():
-            for name, value in graph.initializers.items():
-                tensor = value.const_value
-                if name in self.constants:
-                    cached[name] = _once(self.constants[name])
-                elif tensor is not None and tensor.dtype.is_floating_point():
-                    cached[name] = _once(partial(_as_double, tensor))
-        return cached
-
-
-def _as_double(tensor: ir.TensorProtocol) -> np.ndarray:
-    return np.asarray(tensor.numpy()).astype(np.float64)
-
-
-def _once(make: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
-    made: list[np.ndarray] = []
-
-    def get() -> np.ndarray:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get
-
-
-@dataclass(frozen=True)
-class Runner:
-    """An evaluator, and which of a region's boundary values its side reads."""
-
-    evaluator: Evaluator
-    inputs: frozenset[str]
-
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Runs the side in float64.
+            inputs: boundary values by name.
+            outputs: names of the values wanted.
+            altered: a change to plant.
 
         Raises:
             Rejected: it does not accept the shapes.
             Uncovered: the evaluator does not cover it.
         """
+        read = {name: array for name, array in inputs.items() if name in self._inputs}
         try:
-            read = {name: array for name, array in inputs.items() if name in self.inputs}
-            return self.evaluator.run(read, outputs)
+            return self._evaluator.run(read, outputs, altered=altered)
         except EvaluationFailed as error:
             raise Rejected(str(error)) from error
         except NotCovered as error:
@@ -138,47 +106,65 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Sample:
     """What the original computes on one input, and how far rounding can move it.
 
     Attributes:
+        original: the original's side.
         inputs: the input.
         values: the original's values.
-        bounds: allowed difference per floating value.
+        seed: of the noise that tells how ill-conditioned the original is there.
     """
 
+    original: Side
     inputs: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
-    bounds: Mapping[str, float]
+    seed: int
+
+    @cached_property
+    def peaks(self) -> dict[str, float]:
+        """Largest absolute element of each floating value."""
+        return {name: _peak(value) for name, value in self.values.items() if value.dtype.kind == "f"}
+
+    @cached_property
+    def bounds(self) -> dict[str, float] | None:
+        """Allowed difference per floating value; ``None`` where the input says nothing.
+
+        ``1e-12·max|a| + 16·B`` with B the original's own change under 2-ulp noise. It costs another run, so
+        nothing that agrees to ``1e-12·max|a|`` asks for it.
+        """
+        rng = np.random.default_rng(self.seed)
+        noisy = {name: _jitter(array, rng) for name, array in self.inputs.items()}
+        moved = self.original.run(noisy, list(self.values))
+        bounds = {}
+        for name, value in self.values.items():
+            other = moved[name]
+            if value.dtype.kind != "f":
+                if not np.array_equal(value, other):
+                    return None
+                continue
+            if value.shape != other.shape or not _finite(other):
+                return None
+            peak, response = self.peaks[name], _peak(value - other)
+            if response > INFORMATIVE * peak:
+                return None
+            bounds[name] = RELATIVE * peak + NOISE_FACTOR * response
+        return bounds
 
 
-def references(
-    original: Runner,
-    draft: Draft,
-    outputs: Sequence[str],
-    rng: np.random.Generator,
-    families: Sequence[str] = FAMILIES,
-) -> Iterable[Reference]:
-    """Yields one informative input per family with the original's values on it.
-
-    Inputs on which the original is ill-conditioned or not finite are drawn again, a few times.
+def sample(
+    original: Side, draft: Draft, outputs: Sequence[str], family: str, rng: np.random.Generator
+) -> Sample | None:
+    """Draws one input of a family; ``None`` where the original is not finite on it.
 
     Raises:
         Rejected: the original does not accept the shapes.
         Uncovered: the evaluator does not cover it.
     """
-    drawn = any(is_floating(dtype) for _, dtype in draft.shapes.values())
-    for family in families if drawn else families[:1]:
-        for _ in range(REDRAWS):
-            inputs = _draw(draft, family, rng)
-            values = original.run(inputs, outputs)
-            if not all(map(_finite, values.values())):
-                continue
-            moved = original.run({name: _jitter(x, rng) for name, x in inputs.items()}, outputs)
-            bounds = _bounds(values, moved)
-            if bounds is not None:
-                yield Reference(inputs, values, bounds)
-                break
+    inputs = _draw(draft, family, rng)
+    values = original.run(inputs, outputs)
+    seed = int(rng.integers(2**32))
+    return Sample(original, inputs, values, seed) if all(map(_finite, values.values())) else None
 
 
 def _draw(draft: Draft, family: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -210,52 +196,85 @@ def _peak(value: np.ndarray) -> float:
     return float(np.abs(value).max()) if value.size else 0.0
 
 
-def _bounds(values: Mapping[str, np.ndarray], moved: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-    """Allowed differences, ``None`` where the input says nothing."""
-    bounds = {}
-    for name, value in values.items():
-        other = moved[name]
-        if value.dtype.kind != "f":
-            if not np.array_equal(value, other):
-                return None
-            continue
-        if value.shape != other.shape or not _finite(other):
-            return None
-        peak, response = _peak(value), _peak(value - other)
-        if response > INFORMATIVE * peak:
-            return None
-        bounds[name] = RELATIVE * peak + NOISE_FACTOR * response
-    return bounds
+def compare(folded: Side, seen: Sample, agreement: Agreement) -> bool:
+    """Runs the folded side on the sample's input and enters the outcome into ``agreement``.
 
-
-def compare(folded: Runner, reference: Reference, agreement: Agreement) -> None:
-    """Runs the folded side on the reference's input and enters the outcome into ``agreement``."""
-    agreement.samples += 1
-    names = list(reference.values)
+    Returns:
+        Whether the input says anything; where it does not, nothing is entered.
+    """
+    outcome = _Outcome(seen)
     try:
-        results = folded.run(reference.inputs, names)
+        for name, result in folded.run(seen.inputs, list(seen.values)).items():
+            outcome.add(name, result)
     except Rejected as refusal:
-        agreement.mismatch = agreement.mismatch or Mismatch(
-            names[0], float("inf"), 0.0, f"the folded side fails: {refusal}"
-        )
-        return
-    for name in names:
-        error, bound, detail = _difference(reference, name, results[name])
-        agreement.max_error = max(agreement.max_error, error)
-        ratio = error / bound if bound else (float("inf") if error else 0.0)
-        agreement.max_ratio = max(agreement.max_ratio, ratio)
-        if error > bound and agreement.mismatch is None:
-            agreement.mismatch = Mismatch(name, error, bound, detail)
+        outcome.reject(str(refusal))
+    if not outcome.informative:
+        return False
+    agreement.samples += 1
+    agreement.max_error = max(agreement.max_error, outcome.error)
+    agreement.max_ratio = max(agreement.max_ratio, outcome.ratio)
+    agreement.mismatch = agreement.mismatch or outcome.mismatch
+    return True
 
 
-def _difference(reference: Reference, name: str, result: np.ndarray) -> tuple[float, float, str]:
-    value = reference.values[name]
+class _Outcome:
+    """One comparison on one input, value by value."""
+
+    def __init__(self, seen: Sample) -> None:
+        self._seen = seen
+        self.error = self.ratio = 0.0
+        self.mismatch: Mismatch | None = None
+        self.informative = True
+
+    def add(self, name: str, result: np.ndarray) -> None:
+        error, detail = _difference(self._seen.values[name], result)
+        bound = RELATIVE * self._seen.peaks.get(name, 0.0)
+        if error > bound:
+            bounds = self._seen.bounds
+            self.informative &= bounds is not None
+            bound = (bounds or {}).get(name, 0.0) if np.isfinite(error) else 0.0
+        self.error = max(self.error, error)
+        self.ratio = max(self.ratio, error / bound if bound else (float("inf") if error else 0.0))
+        if error > bound and self.mismatch is None:
+            self.mismatch = Mismatch(name, error, bound, detail)
+
+    def reject(self, reason: str) -> None:
+        self.informative = self._seen.bounds is not None
+        name = next(iter(self._seen.values))
+        self.mismatch = Mismatch(name, float("inf"), 0.0, f"the folded side fails: {reason}")
+
+
+def _difference(value: np.ndarray, result: np.ndarray) -> tuple[float, str]:
+    """How far a result is off, infinitely where it cannot be said, and what was seen."""
     if value.shape != result.shape:
-        return float("inf"), 0.0, f"shape {list(result.shape)} for {list(value.shape)}"
+        return float("inf"), f"shape {list(result.shape)} for {list(value.shape)}"
     if value.dtype != result.dtype:
-        return float("inf"), 0.0, f"type {result.dtype} for {value.dtype}"
+        return float("inf"), f"type {result.dtype} for {value.dtype}"
     if value.dtype.kind != "f":
         wrong = int(np.count_nonzero(value != result))
-        return float(wrong), 0.0, f"{wrong} of {value.size} elements differ"
+        return float(wrong), f"{wrong} of {value.size} elements differ"
     error = _peak(value - result)
-    return (error if np.isfinite(error) else float("inf")), reference.bounds[name], "values differ"
+    return (error if np.isfinite(error) else float("inf")), "values differ"
+
+
+def notices(side: Side, altered: Alterations, samples: Sequence[Sample]) -> bool:
+    """Whether the comparison on these inputs rejects what the side computes with a change planted."""
+    return any(_rejects(side, altered, seen) for seen in samples)
+
+
+def _rejects(side: Side, altered: Alterations, seen: Sample) -> bool:
+    try:
+        results = side.run(seen.inputs, list(seen.values), altered)
+    except Rejected:
+        return False
+    for name, peak in seen.peaks.items():
+        error = np.abs(results[name] - seen.values[name])
+        largest = float(error.max()) if error.size else 0.0
+        if largest <= RELATIVE * peak:
+            continue
+        # No input that says anything allows more.
+        if not largest <= (RELATIVE + NOISE_FACTOR * INFORMATIVE) * peak:
+            return True
+        if seen.bounds is not None and largest > seen.bounds[name]:
+            return True
+    return False

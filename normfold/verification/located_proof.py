@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from normfold.verification.algebra import Proof
 from normfold.verification.failure import save_failure
 from normfold.verification.locate import neighbourhood, sentence
+from normfold.verification.region_proof import Proof, RegionProver
 
 
 def described_proof(proof: Proof) -> dict[str, Any]:
@@ -33,18 +33,16 @@ def described_proof(proof: Proof) -> dict[str, Any]:
     return entry
 
 
-def save_proof(proof: Proof, entry: dict[str, Any], folder: Path) -> None:
+def save_proof(proof: Proof, prover: RegionProver, entry: dict[str, Any], folder: Path) -> None:
     """Saves both sides of a failing region with the inputs on which they differ.
 
     Raises:
         OutputError: NF920, the folder cannot be written.
     """
-    assert proof.original is not None and proof.folded is not None and proof.references
     dtypes = {key[1]: dtype for draft in proof.drafts for key, (_, dtype) in draft.shapes.items()}
     inputs = {
-        name: array.astype(dtypes.get(name, array.dtype))
-        for name, array in proof.references[-1].inputs.items()
+        name: array.astype(dtypes.get(name, array.dtype)) for name, array in proof.samples[-1].inputs.items()
     }
     text = sentence(entry) + "\n\nThe difference was seen in float64, with edited weights before rounding."
-    save_failure(folder, proof.original.model.clone(), proof.folded.model.clone(), inputs, text)
+    save_failure(folder, *prover.sides(proof), inputs, text)
     entry["saved"] = str(folder)

@@ -37,9 +37,11 @@ class VerifyOptions:
         rtol: largest accepted difference relative to the original's value, on top of the rounding bound.
         atol: largest accepted absolute difference, on top of the rounding bound.
         freeze_initializers: initializers that are also graph inputs are constants, whatever the IR version.
+        proof_seconds: time that the float64 proof of a fold may take; what is left over then is unproven.
         budget_seconds: time that float64 references may take.
         budget_bytes: memory that the values of one float64 reference run may take.
         save_failure: folder that takes the smallest pair of models that shows a difference, and its inputs.
+        large_means: generated inputs may have a mean far above their deviation.
         timeout_seconds: time limit of one load or run in the child process that holds onnxruntime.
     """
 
@@ -54,7 +56,9 @@ class VerifyOptions:
     rtol: float | None = None
     atol: float | None = None
     freeze_initializers: bool = False
+    proof_seconds: float = 300.0
     budget_seconds: float = 60.0
     budget_bytes: int = 2 * 1024**3
     save_failure: str | os.PathLike[str] | None = None
+    large_means: bool = True
     timeout_seconds: float = 120.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import onnx_ir as ir
 
@@ -205,42 +206,50 @@ def _lifted(index: GraphIndex, node: ir.Node, scope: str) -> Key:
     return scope, first_output(node) or ""
 
 
-def extract(
+def view(
     index: GraphIndex, nodes: Collection[ir.Node], inputs: Iterable[Key], outputs: Iterable[Key]
 ) -> ir.Model:
-    """A model of its own made of a region's nodes. Tensors are shared with the source, never copied.
+    """A read-only model made of a region's nodes where they stand; nothing is copied.
 
     Args:
         index: the model that the nodes belong to.
         nodes: the nodes in execution order, those that make their constants included.
         inputs: boundary values; those that this model does not read are left out.
-        outputs: values that the extracted model returns.
+        outputs: values that the new model returns.
 
     Returns:
         The model. Its opset imports and functions are those of the source.
     """
     source = index.model
-    initializers: dict[str, ir.Value] = {}
     produced = {value for node in nodes for value in node.outputs}
-    read: dict[ir.Value, None] = {}
-    for node in nodes:
-        read.update(dict.fromkeys(index.reads(node)))
     results = [index.values[key] for key in outputs]
+    read = dict.fromkeys(value for node in nodes for value in index.reads(node))
     read.update(dict.fromkeys(results))
-    for value in read:
-        if value in index.constants and value not in produced and value.name:
-            initializers[value.name] = value
-    view = ir.GraphView(
+    graph = ir.GraphView(
         [index.values[key] for key in inputs if index.values.get(key) in read],
         results,
         nodes=nodes,
-        initializers=list(initializers.values()),
+        initializers=[
+            value for value in read if value in index.constants and value not in produced and value.name
+        ],
         opset_imports=dict(source.graph.opset_imports),
         name="region",
     )
-    graph = view.clone()
+    # A view is documented to do for a graph here, and not typed so.
+    return ir.Model(
+        cast(Any, graph), ir_version=source.ir_version, functions=tuple(source.functions.values())
+    )
+
+
+def extract(
+    index: GraphIndex, nodes: Collection[ir.Node], inputs: Iterable[Key], outputs: Iterable[Key]
+) -> ir.Model:
+    """As :func:`view`, a model of its own, ``Constant`` nodes turned into initializers. Tensors are shared
+    with the source, never copied."""
+    model = view(index, nodes, inputs, outputs)
+    graph = model.graph.clone()
     _constants_to_initializers(graph)
-    return ir.Model(graph, ir_version=source.ir_version, functions=tuple(source.functions.values()))
+    return ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
 
 
 def _constants_to_initializers(graph: ir.Graph) -> None:

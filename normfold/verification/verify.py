@@ -13,14 +13,18 @@ from onnx_ir.passes.common import InlinePass
 
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
-from normfold.verification.algebra import Proof, Refold, prove_fold
+from normfold.verification.algebra import prove_fold
 from normfold.verification.blas import single_threaded
 from normfold.verification.endtoend import EndToEnd
 from normfold.verification.ledger import Ledger
 from normfold.verification.locate import sentence
 from normfold.verification.located_proof import described_proof, save_proof
 from normfold.verification.options import ModelSource, VerifyOptions
+from normfold.verification.region_proof import Proof, Refold, RegionProver
 from normfold.verification.runtime import Runtime, onnxruntime_installed, write_model
+
+NAMES_SHOWN = 6
+"""Values that one sentence names; the report has them all."""
 
 
 def verify_models(a: ModelSource, b: ModelSource, options: VerifyOptions | None = None) -> Verification:
@@ -81,7 +85,7 @@ def verify_fold(
         (original_source, original), (folded_source, folded), options, ledger, verification
     ) as comparison:
         runnable = comparison.prepare()
-        wrong: list[Proof] = []
+        wrong: list[tuple[Proof, RegionProver]] = []
         verification.algebra = prove_fold(
             original,
             folded,
@@ -90,13 +94,14 @@ def verify_fold(
             refold,
             options,
             observe=comparison.observation,
-            on_failure=wrong.append,
+            on_failure=lambda proof, prover: wrong.append((proof, prover)),
         )
         _enter_algebra(verification, ledger)
         if wrong:
-            verification.located = described_proof(wrong[0])
+            proof, prover = wrong[0]
+            verification.located = described_proof(proof)
             if options.save_failure is not None:
-                save_proof(wrong[0], verification.located, Path(options.save_failure))
+                save_proof(proof, prover, verification.located, Path(options.save_failure))
             ledger.add("warning", "NF217", sentence(verification.located))
         if runnable:
             comparison.run()
@@ -113,7 +118,18 @@ def _enter_algebra(verification: Verification, ledger: Ledger) -> None:
             "NF201",
             f"'{failure['value']}' in the region of '{failure['region']}': {failure['detail']}{numbers}",
         )
-    for name, reason in algebra["reasons"].items():
+    late = algebra["out_of_time"]
+    if late:
+        named = ", ".join(f"'{name}'" for name in late[:NAMES_SHOWN])
+        more = ", …" if len(late) > NAMES_SHOWN else ""
+        ledger.add(
+            "inconclusive",
+            "NF219",
+            f"{algebra['reasons'][late[0]]}, not proven ({len(late)}): {named}{more}",
+        )
+    told = set(late)
+    others = {name: reason for name, reason in algebra["reasons"].items() if name not in told}
+    for name, reason in others.items():
         code = "NF209" if name in algebra["uncovered"] else "NF202"
         ledger.add("inconclusive", code, f"'{name}' is not proven: {reason}")
 

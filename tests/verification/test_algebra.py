@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from normfold.evaluation import DeadlineExceeded
 from normfold.reporting.report import Site
 from normfold.verification import VerifyOptions, prove_fold
+from normfold.verification.region_proof import Proof, RegionProver
+from normfold.verification.regions import Region
 from tests.verification.conftest import ConvBatchNorm, Exact, Pair, model_of, no_refold
 
 Edit = Callable[[np.ndarray, np.ndarray], None]
 
 
-def prove(pair: Pair, refold: Callable[[ir.Model], tuple[ir.Model, Exact]] = no_refold) -> dict[str, object]:
-    return prove_fold(pair.original, pair.folded, pair.exact, pair.sites, refold, VerifyOptions())
+def prove(
+    pair: Pair,
+    refold: Callable[[ir.Model], tuple[ir.Model, Exact]] = no_refold,
+    options: VerifyOptions | None = None,
+) -> dict[str, object]:
+    options = options or VerifyOptions()
+    return prove_fold(pair.original, pair.folded, pair.exact, pair.sites, refold, options)
 
 
 def test_right_fold_is_proven() -> None:
@@ -361,3 +370,52 @@ def test_dead_shift_is_proven_although_no_error_in_it_can_show() -> None:
     pair = Pair(original, folded, {}, [Site("a", "affine", "folded", nodes=("Add",))])
     assert prove(pair, lambda model: (folded, {}))["proven"] == 1
     assert prove(pair)["unproven"] == ["a"]
+
+
+def chain(length: int) -> Pair:
+    """Folds of ``length`` convolutions one behind the other, each a region of its own."""
+    original, folded, arrays, exact, sites = [], [], {}, {}, []
+    last = "x"
+    for number in range(length):
+        case = ConvBatchNorm(4, kernel=1, seed=number)
+        names = {name: f"{name}{number}" for name in ("gamma", "beta", "mean", "variance")}
+        arrays |= {f"w{number}": case.weight}
+        arrays |= {label: getattr(case, name) for name, label in names.items()}
+        weight, bias = case.folded_constants()
+        exact |= {f"v{number}": weight, f"b{number}": bias}
+        original.append(
+            f"c{number} = Conv({last}, w{number}) "
+            f"y{number} = BatchNormalization<epsilon = 1e-5>(c{number}, {', '.join(names.values())})"
+        )
+        folded.append(f"y{number} = Conv({last}, v{number}, b{number})")
+        last = f"y{number}"
+        sites.append(Site(last, "batchnorm", "folded", nodes=("BatchNormalization",)))
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] {last}) {{ {body} }}"""
+    before, after = (text.format(last=last, body=" ".join(body)) for body in (original, folded))
+    stored = {name: array.astype(np.float32) for name, array in exact.items()}
+    makers = {name: (lambda array=array: array) for name, array in exact.items()}
+    return Pair(model_of(before, arrays), model_of(after, stored), makers, sites)
+
+
+def test_what_a_time_limit_leaves_over_is_unproven(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = chain(4)
+    assert prove(pair)["proven"] == 4
+    real = RegionProver.prove
+
+    def late(self: RegionProver, region: Region, number: int) -> Proof:
+        if number == 2:
+            raise DeadlineExceeded
+        return real(self, region, number)
+
+    monkeypatch.setattr(RegionProver, "prove", late)
+    result = prove(pair)
+    assert result["proven"] == 2 and result["failed"] == []
+    assert result["out_of_time"] == result["unproven"] == ["y2", "y3"]
+
+
+def test_time_limit_ends_the_proof() -> None:
+    limit = VerifyOptions(proof_seconds=1e-9)
+    result = prove(chain(4), options=limit)
+    assert result["proven"] == 0 and result["out_of_time"] == ["y0", "y1", "y2", "y3"]
+    assert prove(chain(4), options=replace(limit, thorough=True))["proven"] == 4

@@ -105,6 +105,12 @@ def test_unproven_site_is_inconclusive_even_where_outputs_agree() -> None:
     assert found.verdict == "inconclusive" and codes(found) == ["NF202"]
 
 
+def test_proof_out_of_time_is_inconclusive_and_names_what_is_left() -> None:
+    found = verify(ConvBatchNorm().pair(), VerifyOptions(proof_seconds=1e-9))
+    assert found.verdict == "inconclusive"
+    assert found.messages == ["NF219: the time limit of 1e-09 s was reached, not proven (1): 'y'"]
+
+
 @pytest.mark.parametrize("change", ["rename", "type", "shape", "extra"])
 def test_other_signature_fails(change: str) -> None:
     pair = ConvBatchNorm(sizes="1, {inputs}, 9, 9").pair()
