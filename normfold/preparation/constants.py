@@ -8,6 +8,7 @@ in, it is rounded once.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,17 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.evaluation import NotCovered, evaluate_node
-from normfold.preparation.shapes import Dims
+from normfold.preparation.bounds import elements
+from normfold.preparation.shapes import Dims, tensor_dims
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
+# Elements: of one result that is kept, and of all that are.
 _KEPT_IN_MEMORY = 1 << 16
+_MOST_CACHED = 1 << 22
+# Elements of a result: always allowed, times those of its leaves, never allowed beyond.
+_SMALL_EXPRESSION = 1 << 22
+_MOST_GROWTH = 4
 _LARGEST_EXPRESSION = 1 << 28
 
 # Folding a weight through its DequantizeLinear would undo the quantisation that the user asked for.
@@ -91,13 +98,25 @@ def round_once(values: Array64, dtype: ir.DataType) -> np.ndarray[Any, Any]:
         return bits.view(np.float32).astype(ml_dtypes.bfloat16)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One value of a constant expression; ``node`` is ``None`` for an initializer."""
+_Key = tuple[ir.Value, bool]
+"""A value, and whether it is computed in the model's own types."""
 
-    value: ir.Value
+
+@dataclass(frozen=True)
+class _Task:
+    """One step of an expression, its operands first.
+
+    Attributes:
+        key: what it yields.
+        node: what computes it; ``None`` for a leaf, and for a value that is converted from its native one.
+        operands: what it reads.
+        kept: the result, where it is there already.
+    """
+
+    key: _Key
     node: ir.Node | None
-    inputs: tuple[ir.Value | None, ...]
+    operands: tuple[_Key | None, ...]
+    kept: np.ndarray[Any, Any] | None = None
 
 
 class Constants:
@@ -123,7 +142,8 @@ class Constants:
         self._dims = dims_of
         self._exact: dict[ir.Value, Constant64] = {}
         self._known: dict[ir.Value, bool] = {}
-        self._cache: dict[tuple[ir.Value, bool], np.ndarray[Any, Any]] = {}
+        self._cache: dict[_Key, np.ndarray[Any, Any]] = {}
+        self._cached = 0
 
     def dtype_of(self, value: ir.Value | None) -> ir.DataType:
         """Element type of a value, float32 where nothing says otherwise."""
@@ -200,79 +220,97 @@ class Constants:
         """The value of a constant: float64 for floating types, the model's own type otherwise.
 
         ``native`` computes in the model's own types throughout, as a runtime would.
-        Returns ``None`` where the value is not constant or cannot be evaluated.
+        Returns ``None`` where the value is not constant, cannot be evaluated, or is beyond all measure.
         """
         if value is None or not self.is_constant(value):
             return None
+        if self._is_leaf(value):
+            return self._leaf(value, native)
         try:
-            return self._evaluate(value, native)
+            return self._run(self._tasks(value, native))
         except (NotCovered, MemoryError):
             return None
 
-    def _evaluate(self, value: ir.Value, native: bool) -> np.ndarray[Any, Any]:
-        return self._run(self._steps(value), native)
-
-    def _steps(self, value: ir.Value) -> list[_Step]:
-        """The expression behind a value, operands first. It outlives the graph's own nodes, which a fold
-        may remove."""
-        steps: list[_Step] = []
-        stack = [value]
-        seen: set[ir.Value] = set()
+    def _tasks(self, value: ir.Value, native: bool) -> list[_Task]:
+        """The expression behind a value. It outlives the graph's own nodes, which a fold may remove."""
+        tasks: list[_Task] = []
+        stack: list[_Key] = [(value, native)]
+        done: set[_Key] = set()
         while stack:
-            current = stack[-1]
-            node = None if self._is_leaf(current) else current.producer()
-            pending = [] if node is None else [v for v in node.inputs if v is not None and v not in seen]
-            if pending and current not in seen:
+            key = stack[-1]
+            task = None if key in done else self._task(key)
+            pending = [] if task is None else [k for k in task.operands if k is not None and k not in done]
+            if pending:
                 stack.extend(pending)
                 continue
             stack.pop()
-            if current not in seen:
-                seen.add(current)
-                steps.append(_Step(current, node, () if node is None else tuple(node.inputs)))
-        return steps
+            if task is not None:
+                done.add(key)
+                tasks.append(task)
+        return tasks
 
-    def _run(self, steps: list[_Step], native: bool) -> np.ndarray[Any, Any]:
-        results: dict[ir.Value, np.ndarray[Any, Any]] = {}
-        natives: dict[ir.Value, np.ndarray[Any, Any]] = {}
-        for step in steps:
-            value = step.value
-            if not native and self._needs_native(step):
-                if not natives:
-                    natives = self._run_native(steps)
-                results[value] = _as_double(natives[value])
-            else:
-                results[value] = self._run_one(step, results, native)
-        return results[steps[-1].value]
+    def _task(self, key: _Key) -> _Task:
+        value, native = key
+        kept = self._cache.get(key)
+        node = value.producer()
+        if kept is not None or node is None or self._is_leaf(value):
+            return _Task(key, None, (), kept)
+        if not native and (node.op_type in _DISCONTINUOUS or not self._is_floating(value)):
+            return _Task(key, None, ((value, True),))
+        return _Task(key, node, tuple(None if v is None else (v, native) for v in node.inputs))
 
-    def _run_native(self, steps: list[_Step]) -> dict[ir.Value, np.ndarray[Any, Any]]:
-        results: dict[ir.Value, np.ndarray[Any, Any]] = {}
-        for step in steps:
-            results[step.value] = self._run_one(step, results, True)
-        return results
+    def _run(self, tasks: list[_Task]) -> np.ndarray[Any, Any]:
+        """Evaluate an expression; intermediate results go when their last reader has run."""
+        reads = Counter(key for task in tasks for key in task.operands)
+        results: dict[_Key, np.ndarray[Any, Any]] = {}
+        limit = self._limit(tasks)
+        for task in tasks:
+            results[task.key] = self._run_one(task, results, limit)
+            for key in task.operands:
+                reads[key] -= 1
+                if key is not None and not reads[key]:
+                    results.pop(key, None)
+        return results[tasks[-1].key]
 
-    def _needs_native(self, step: _Step) -> bool:
-        return step.node is not None and (
-            step.node.op_type in _DISCONTINUOUS or not self._is_floating(step.value)
-        )
+    def _limit(self, tasks: list[_Task]) -> int:
+        """Elements that an expression may make of its leaves: small ones make no large ones."""
+        total = 0
+        for task in tasks:
+            value = task.key[0]
+            if task.kept is not None:
+                total += task.kept.size
+            elif not task.operands and (exact := self._exact.get(value)) is not None:
+                total += math.prod(exact.shape)
+            elif not task.operands and value.const_value is not None:
+                total += value.const_value.size
+        return min(max(_SMALL_EXPRESSION, _MOST_GROWTH * total), _LARGEST_EXPRESSION)
 
     def _run_one(
-        self, step: _Step, known: dict[ir.Value, np.ndarray[Any, Any]], native: bool
+        self, task: _Task, known: dict[_Key, np.ndarray[Any, Any]], limit: int
     ) -> np.ndarray[Any, Any]:
-        key = (step.value, native)
-        cached = self._cache.get(key)
-        if cached is not None:
-            return cached
-        if step.node is None:
-            return self._leaf(step.value, native)
-        inputs = [None if v is None else known[v] for v in step.inputs]
-        _guard_size(step.node, inputs)
-        outputs = evaluate_node(step.node, inputs, self._opsets, precision="native" if native else "float64")
-        index = step.value.index()
+        value, native = task.key
+        if task.kept is not None:
+            return task.kept
+        if task.node is None:
+            return _as_double(known[(value, True)]) if task.operands else self._leaf(value, native)
+        inputs = [None if key is None else known[key] for key in task.operands]
+        size = elements(task.node, inputs, self._opsets)
+        if size is None or size > limit:
+            raise NotCovered(task.node.op_type, task.node.domain, f"{size or 'no bound of'} elements")
+        outputs = evaluate_node(task.node, inputs, self._opsets, precision="native" if native else "float64")
+        index = value.index()
         assert index is not None
         result = np.asarray(outputs[index])
-        if result.size <= _KEPT_IN_MEMORY:
-            self._cache[key] = result
+        self._keep(task.key, result)
         return result
+
+    def _keep(self, key: _Key, result: np.ndarray[Any, Any]) -> None:
+        if result.size > _KEPT_IN_MEMORY:
+            return
+        self._cache[key] = result
+        self._cached += result.size
+        while self._cached > _MOST_CACHED:
+            self._cached -= self._cache.pop(next(iter(self._cache))).size
 
     def _is_floating(self, value: ir.Value) -> bool:
         return self.dtype_of(value) in FLOAT_TYPES
@@ -302,8 +340,7 @@ class Constants:
         if tensor is not None:
             if tensor.dtype not in FLOAT_TYPES:
                 return None
-            dims = tuple(tensor.shape.numpy())
-            return Constant64(dims, tensor.dtype, lambda: tensor.numpy().astype(np.float64))
+            return Constant64(tensor_dims(tensor), tensor.dtype, lambda: tensor.numpy().astype(np.float64))
         dtype = self.dtype_of(value)
         if dtype not in FLOAT_TYPES:
             return None
@@ -313,8 +350,8 @@ class Constants:
         dims = array.shape
         if array.size <= _KEPT_IN_MEMORY:
             return Constant64.of(array, dtype)
-        steps = self._steps(value)
-        return Constant64(dims, dtype, lambda: self._run(steps, False))
+        tasks = self._tasks(value, False)
+        return Constant64(dims, dtype, lambda: self._run(tasks))
 
 
 def _as_double(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -338,17 +375,3 @@ def _is_foldable(node: ir.Node) -> bool:
 
 def _is_active_dropout(node: ir.Node) -> bool:
     return node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None
-
-
-def _guard_size(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None]) -> None:
-    """A few bytes of ConstantOfShape or Expand can ask for terabytes."""
-    if node.op_type == "ConstantOfShape" and inputs[0] is not None:
-        size = math.prod(int(d) for d in inputs[0])
-    elif node.op_type == "Expand" and inputs[0] is not None and inputs[1] is not None:
-        size = max(math.prod(int(d) for d in inputs[1]), 1) * inputs[0].size
-    elif node.op_type == "Tile" and inputs[0] is not None and inputs[1] is not None:
-        size = inputs[0].size * math.prod(int(d) for d in inputs[1])
-    else:
-        return
-    if size > _LARGEST_EXPRESSION:
-        raise NotCovered(node.op_type, node.domain, f"{size} elements")

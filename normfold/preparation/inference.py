@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
-import onnx
-import onnx.shape_inference
+import numpy as np
 import onnx_ir as ir
 
 from normfold.preparation.constants import Constants
-from normfold.preparation.shapes import Shapes, dims_of
+from normfold.preparation.shapes import Dims, Shapes, dims_of, tensor_dims
+from normfold.preparation.skeleton import SMALL, Scope, Skeleton
 
 # Output shape and type equal to the first input's.
 _SHAPE_PRESERVING = frozenset(
@@ -35,127 +35,123 @@ _SHAPE_PRESERVING = frozenset(
 _MOST_ROUNDS = 8
 
 
-# Larger results are no shapes, and onnx's inference is given no weights.
-_SMALL = 1024
+def infer_shapes(model: ir.Model, shapes: Shapes, constants: Constants) -> None:
+    """Enters shapes and types of every value of ``model``, which is not changed, into ``shapes``.
+
+    Rounds of onnx's inference alternate with what constants and ranks add to it.
+
+    Args:
+        model: the model.
+        shapes: empty; holds the result.
+        constants: of the model; they look into ``shapes``.
+    """
+    _read_annotations(model, shapes)
+    skeleton = Skeleton(model)
+    stated: set[ir.Value] = set()
+    for _ in range(_MOST_ROUNDS):
+        skeleton.infer()
+        skeleton.read(shapes)
+        constants.forget()
+        helped = [_state_ranks(scope, skeleton, shapes) for scope in skeleton.scopes]
+        helped += [_state_constants(scope, skeleton, shapes, constants, stated) for scope in skeleton.scopes]
+        if not any(helped):
+            break
+    constants.forget()
 
 
-def infer_shapes(model: ir.Model, overridable: frozenset[ir.Value], opsets: dict[str, int]) -> Shapes:
-    """Shapes and types of every value of ``model``, which is not changed."""
-    shapes = Shapes()
-    inferred = _inferred(model, {v.name for v in overridable}, opsets)
-    for own, other in zip(_computed(model), _computed(inferred), strict=True):
-        shapes.set(own, dims_of(other.shape), other.dtype)
+def _read_annotations(model: ir.Model, shapes: Shapes) -> None:
     for graph in model.graphs():
+        for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+            if value.type is None or isinstance(value.type, ir.TensorType):
+                shapes.set(value, dims_of(value.shape), value.dtype)
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None:
-                shapes.set(value, tuple(tensor.shape.numpy()), tensor.dtype)
-    return shapes
+                shapes.set(value, tensor_dims(tensor), tensor.dtype)
 
 
-def _inferred(model: ir.Model, overridable: set[str | None], opsets: dict[str, int]) -> ir.Model:
-    copy = model.clone()
-    frozen = frozenset(v for v in copy.graph.inputs if v.is_initializer() and v.name in overridable)
-    constants = Constants(frozen, opsets, lambda v: v.dtype, lambda v: dims_of(v.shape))
-    for _ in range(_MOST_ROUNDS):
-        _infer(copy)
-        helped = [_state_rank(node) for graph in copy.graphs() for node in graph]
-        stated = [_state_constants(node, constants) for graph in copy.graphs() for node in graph]
-        if not any(helped) and not any(stated):
-            break
-        constants.forget()
-    return copy
-
-
-def _infer(model: ir.Model) -> None:
-    """Let onnx annotate ``model``. onnx_ir's own pass takes time with the square of the initializers."""
-    graph = model.graph
-    inputs = list(graph.inputs)
-    listed = set(inputs)
-    weights = [
-        v for v in graph.initializers.values() if v.const_value is not None and v.const_value.size > _SMALL
-    ]
-    try:
-        for value in weights:
-            graph.initializers.pop(value.name or "")
-        graph.inputs.extend(value for value in weights if value not in listed)
-        proto = ir.to_proto(model)
-    finally:
-        graph.inputs.clear()
-        graph.inputs.extend(inputs)
-        for value in weights:
-            graph.initializers.add(value)
-    try:
-        inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return  # what is not known bars folds, no more
-    for own, other in zip(model.graphs(), inferred.graphs(), strict=True):
-        found = ir.convenience.create_value_mapping(other)
-        for name, value in ir.convenience.create_value_mapping(own).items():
-            known = found.get(name)
-            if known is not None and known.shape is not None:
-                value.shape = known.shape
-            if known is not None and known.dtype is not None:
-                value.dtype = known.dtype
-
-
-def _state_constants(node: ir.Node, constants: Constants) -> bool:
-    """Put the value of a constant expression where inference can see it. True if that says something new."""
-    new = False
-    for value in node.outputs:
-        if node.op_type == "Constant" or not value.uses() or not constants.is_constant(value):
+def _state_ranks(scope: Scope, skeleton: Skeleton, shapes: Shapes) -> bool:
+    """Give results the shape that their operator implies, where they have none. True if that helped."""
+    found: dict[str, tuple[Dims, ir.DataType | None]] = {}
+    for node in scope.nodes:
+        if not node.outputs or shapes.dims(node.outputs[0]) is not None:
             continue
-        is_float = value.dtype is None or value.dtype.is_floating_point()
-        known = dims_of(value.shape)
-        if is_float and known is not None and all(isinstance(dim, int) for dim in known):
+        dims = _implied_dims(node, shapes)
+        if dims is None:
             continue
-        array = constants.array(value, native=True)
-        if array is None:
-            continue
-        value.shape = ir.Shape(array.shape)
-        new = True
-        if not is_float and array.size <= _SMALL and node.graph is not None:
-            name = f"{value.name}:constant"
-            constant = ir.Value(
-                name=name,
-                shape=value.shape,
-                type=value.type,
-                const_value=ir.tensor(array, name=name),
-            )
-            node.graph.register_initializer(constant)
-            value.replace_all_uses_with(constant, replace_graph_outputs=True)
-    return new
+        target, source = node.outputs[0], node.inputs[0]
+        shapes.refine(
+            target, dims, shapes.dtype(target) or (None if source is None else shapes.dtype(source))
+        )
+        found[target.name or ""] = dims, shapes.dtype(target)
+    skeleton.state_shapes(scope, found)
+    return bool(found)
 
 
-def _state_rank(node: ir.Node) -> bool:
-    """Give the first output the shape that the operator implies, if it has none. True if it helped."""
-    if not node.outputs or not node.inputs or node.inputs[0] is None or node.domain not in ("", "ai.onnx"):
-        return False
-    source, target = node.inputs[0], node.outputs[0]
-    if target.shape is not None:
-        return False
-    second = node.inputs[1] if len(node.inputs) > 1 else None
-    shape: ir.Shape | None = None
+def _implied_dims(node: ir.Node, shapes: Shapes) -> Dims | None:
+    if not node.inputs or node.inputs[0] is None or node.domain not in ("", "ai.onnx"):
+        return None
     if node.op_type in _SHAPE_PRESERVING:
-        shape = source.shape
-    elif node.op_type == "Conv" and second is not None and second.shape is not None:
-        shape = ir.Shape([None, second.shape[0], *(None for _ in second.shape[2:])])
-    elif node.op_type == "ConvTranspose" and second is not None and second.shape is not None:
-        shape = ir.Shape([None for _ in second.shape])
-    elif node.op_type == "Reshape" and second is not None and second.shape is not None:
-        length = second.shape[0] if len(second.shape) == 1 else None
-        shape = ir.Shape([None] * length) if isinstance(length, int) else None
-    if shape is None:
-        return False
-    target.shape = shape
-    if target.dtype is None and source.dtype is not None:
-        target.dtype = source.dtype
-    return True
+        return shapes.dims(node.inputs[0])
+    second = node.inputs[1] if len(node.inputs) > 1 else None
+    dims = None if second is None else shapes.dims(second)
+    if dims is None:
+        return None
+    if node.op_type == "Conv":
+        return None, dims[0], *(None for _ in dims[2:])
+    if node.op_type == "ConvTranspose":
+        return (None,) * len(dims)
+    if node.op_type == "Reshape" and len(dims) == 1 and isinstance(dims[0], int):
+        return (None,) * dims[0]
+    return None
 
 
-def _computed(model: ir.Model) -> Iterator[ir.Value]:
-    """Inputs and results in order. Not initializers: shape inference changes their order."""
-    for graph in model.graphs():
-        yield from graph.inputs
-        for node in graph:
-            yield from node.outputs
+def _state_constants(
+    scope: Scope, skeleton: Skeleton, shapes: Shapes, constants: Constants, stated: set[ir.Value]
+) -> bool:
+    """Put constant expressions where inference can see their value. True if that may say something new."""
+    found_shapes: dict[str, tuple[Dims, ir.DataType | None]] = {}
+    found: dict[int, tuple[int, np.ndarray[Any, Any]]] = {}
+    helps = False
+    for index, node in enumerate(scope.nodes):
+        if node.op_type == "Constant":
+            continue
+        for output, value in enumerate(node.outputs):
+            if value in stated or not value.uses() or not constants.is_constant(value):
+                continue
+            dtype = shapes.dtype(value)
+            is_float = dtype is None or dtype.is_floating_point()
+            if is_float and _is_static(shapes.dims(value)):
+                continue
+            array = constants.array(value, native=True)
+            if array is None:
+                continue
+            stated.add(value)
+            shapes.refine(value, array.shape, None)
+            if not is_float and array.size <= SMALL:
+                found[index] = output, array
+            else:
+                found_shapes[value.name or ""] = array.shape, dtype
+            helps = helps or _tells(value, shapes, constants)
+    skeleton.state_shapes(scope, found_shapes)
+    skeleton.state_constants(scope, found)
+    return helps
+
+
+def _tells(value: ir.Value, shapes: Shapes, constants: Constants) -> bool:
+    """Whether the value of a constant can say something of its readers that is not known yet."""
+    return any(
+        not _is_static(shapes.dims(result)) or _may_be_integer(shapes.dtype(result))
+        for reader, _ in value.uses()
+        for result in reader.outputs
+        if not constants.is_constant(result)
+    )
+
+
+def _may_be_integer(dtype: ir.DataType | None) -> bool:
+    return dtype is None or not dtype.is_floating_point()
+
+
+def _is_static(dims: Dims | None) -> bool:
+    """Whether every dimension is a number."""
+    return dims is not None and all(isinstance(dim, int) for dim in dims)

@@ -31,8 +31,22 @@ class Shapes:
         self._dims[value] = dims
         self._types[value] = dtype
 
+    def refine(self, value: ir.Value, dims: Dims | None, dtype: ir.DataType | None) -> None:
+        """Enter what has been found; ``None`` says nothing."""
+        if dims is not None:
+            self._dims[value] = dims
+        if dtype is not None:
+            self._types[value] = dtype
+
     def copy(self, source: ir.Value, target: ir.Value) -> None:
         self.set(target, self.dims(source), self.dtype(source))
+
+
+def tensor_dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """Dimensions of a tensor; from the protobuf where it is one, as its ``shape`` is made anew every time."""
+    if isinstance(tensor, ir.TensorProtoTensor):
+        return tuple(tensor.raw.dims)
+    return tuple(tensor.shape.numpy())
 
 
 def dims_of(shape: ir.Shape | None) -> Dims | None:

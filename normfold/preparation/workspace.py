@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from normfold.preparation.constants import FLOAT_TYPES, Constants
 from normfold.preparation.inference import infer_shapes
-from normfold.preparation.shapes import Dims
+from normfold.preparation.shapes import Dims, Shapes
 
 
 class Workspace:
@@ -22,8 +22,9 @@ class Workspace:
         self.model = model
         self.opsets = dict(model.opset_imports)
         self.overridable = _overridable(model, freeze_initializers)
-        self.shapes = infer_shapes(model, self.overridable, self.opsets)
+        self.shapes = Shapes()
         self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype, self.shapes.dims)
+        infer_shapes(model, self.shapes, self.constants)
         self.fused: set[ir.Node] = set()
         self._position: dict[ir.Node, float] = {}
         for graph in model.graphs():

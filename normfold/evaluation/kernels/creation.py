@@ -15,6 +15,9 @@ from normfold.evaluation.call import Kernel, NodeCall
 from normfold.evaluation.dtypes import Array, is_floating, promote, promotes
 from normfold.evaluation.reference import run_reference
 
+# numpy's own numbers, in whichever byte order a file has them; float8 and the like convert by rules of ONNX.
+_NUMPY_TYPES = frozenset(map(np.dtype, "?bhilqBHILQefdFD"))
+
 
 def element_type(call: NodeCall, code: int) -> np.dtype[Any]:
     """The numpy type that an ONNX element type code means in this evaluation."""
@@ -72,7 +75,7 @@ def _cast_to(call: NodeCall, x: Array, target: ir.DataType) -> Sequence[Array]:
     dtype = element_type(call, int(target))
     if x.dtype == dtype:
         return (x,)
-    if is_floating(dtype) or (x.dtype.isbuiltin == 1 and dtype.isbuiltin == 1):
+    if is_floating(dtype) or (x.dtype in _NUMPY_TYPES and dtype in _NUMPY_TYPES):
         with np.errstate(over="ignore", invalid="ignore"):
             return (x.astype(dtype),)
     narrow = x.astype(np.float32) if x.dtype == np.float64 else x
