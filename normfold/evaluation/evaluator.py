@@ -15,8 +15,7 @@ from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, as_value, cast_like, is_floating, promote
 from normfold.evaluation.errors import NotCovered
 from normfold.evaluation.frame import UNALTERED, Alterations, Frame, demote
-from normfold.evaluation.nodes import Precision, evaluate_call, make_call
-from normfold.evaluation.promotion import native_slots
+from normfold.evaluation.nodes import Operation, Precision, resolve
 from normfold.evaluation.schedule import Request, Schedule, Scheduler, Step, has_subgraphs
 
 Observer = Callable[[str, Array], None]
@@ -67,6 +66,7 @@ class Evaluator:
         self._keep_constants = keep_constants
         self._scheduler = Scheduler(graph_or_model)
         self._plans: dict[tuple[tuple[str, ...], frozenset[str]], _Plan] = {}
+        self._operations: dict[ir.Node, Operation] = {}
         self._values = {
             value.name: value
             for value in (
@@ -187,10 +187,9 @@ class Evaluator:
         """Results by ``native`` flag. What is not floating is computed once, natively, where both are
         wanted.
         """
-        node = step.node
         results: dict[bool, list[Any]] = {}
         for native in step.precisions:
-            contents = self._evaluate_in(node, frame, native)
+            contents = self._evaluate_in(step, frame, native)
             if native and len(step.precisions) == 2 and not any(_has_floating(c) for c in contents):
                 return {True: contents, False: contents}
             if not native and True in results:
@@ -200,26 +199,33 @@ class Evaluator:
             results[native] = contents
         return results
 
-    def _evaluate_in(self, node: ir.Node, frame: Frame, native: bool) -> list[Any]:
+    def _evaluate_in(self, step: Step, frame: Frame, native: bool) -> list[Any]:
+        node = step.node
         function = self._scheduler.function_of(node)
         if function is not None:
             return self._call(function, node, frame, native)
-        kept = native_slots(node.domain, node.op_type)
         operands = [
-            None if operand is None else frame.get(operand, native or index in kept)
-            for index, operand in enumerate(node.inputs)
+            None if operand is None else frame.get(operand, native or slot in step.kept)
+            for slot, operand in enumerate(node.inputs)
         ]
-        if frame.altered is not UNALTERED:
-            operands = [
-                frame.altered.operands.get((node, slot), operand) for slot, operand in enumerate(operands)
-            ]
-        if has_subgraphs(node):
+        altered = frame.altered
+        if altered is not UNALTERED:
+            operands = [altered.operands.get((node, slot), operand) for slot, operand in enumerate(operands)]
+        if step.nested:
             return self._control_flow(node, operands, frame, native)
-        call = make_call(node, operands, frame.opsets, double=not native, bindings=frame.bindings)
-        if node in frame.altered.attributes:
-            attributes = {**call.attributes, **frame.altered.attributes[node]}
-            call = dataclasses.replace(call, attributes=attributes)
-        return evaluate_call(call)
+        operation = self._operation(node, frame)
+        if node in altered.attributes:
+            attributes = {**operation.attributes, **altered.attributes[node]}
+            operation = dataclasses.replace(operation, attributes=attributes)
+        return operation(operands, double=not native)
+
+    def _operation(self, node: ir.Node, frame: Frame) -> Operation:
+        """The resolved node; in a function it depends on the call."""
+        if frame.bindings is not None:
+            return resolve(node, frame.opsets, frame.bindings)
+        if node not in self._operations:
+            self._operations[node] = resolve(node, frame.opsets)
+        return self._operations[node]
 
     def _call(self, function: ir.Function, node: ir.Node, outer: Frame, native: bool) -> list[Any]:
         bindings = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from normfold.evaluation.call import NodeCall
+from normfold.evaluation.call import Kernel, NodeCall
 from normfold.evaluation.dtypes import Array, as_value, promote
 from normfold.evaluation.errors import EvaluationFailed, NotCovered
 from normfold.evaluation.kernels import KERNELS
@@ -42,19 +43,83 @@ def evaluate_node(
         NotCovered: if the operator, its version or an attribute is not computed here; its subclass
             EvaluationFailed if the operands do not fit.
     """
-    return evaluate_call(make_call(node, inputs, opsets, double=precision == "float64"))
+    return resolve(node, opsets)([as_value(value) for value in inputs], double=precision == "float64")
 
 
-def make_call(
-    node: ir.Node,
-    inputs: Sequence[Any],
-    opsets: Mapping[str, int],
-    *,
-    double: bool,
-    bindings: Mapping[str, ir.Attr] | None = None,
-) -> NodeCall:
-    """Resolve a node's opset version and attributes; ``bindings`` are the attributes of the calling
-    function.
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A node with its opset version, attributes and kernel resolved; calling it computes the node.
+
+    Attributes:
+        op_type: operator type.
+        domain: its domain, ``""`` for ONNX's own.
+        version: the opset version in force.
+        attributes: attributes by name, references to function attributes resolved.
+        wanted: per output, whether the node names it.
+        kept: input slots that are never promoted.
+        kernel: what computes it.
+    """
+
+    op_type: str
+    domain: str
+    version: int
+    attributes: Mapping[str, ir.Attr]
+    wanted: tuple[bool, ...]
+    kept: frozenset[int]
+    kernel: Kernel
+
+    def __call__(self, inputs: Sequence[Any], *, double: bool) -> list[Any]:
+        """Runs the kernel and brings its results to the promised types.
+
+        Args:
+            inputs: one value per input, ``None`` for an omitted optional one.
+            double: floating operands and results are float64.
+
+        Raises:
+            NotCovered: the kernel does not compute this case; its subclass EvaluationFailed if the operands
+                do not fit.
+        """
+        if double:
+            inputs = [value if slot in self.kept else promote(value) for slot, value in enumerate(inputs)]
+        call = NodeCall(
+            self.op_type, self.domain, self.version, tuple(inputs), self.attributes, self.wanted, double
+        )
+        try:
+            with np.errstate(all="ignore"):
+                results = list(self.kernel(call))
+        except NotCovered:
+            raise
+        except (
+            ValueError,
+            IndexError,
+            TypeError,
+            KeyError,
+            RuntimeError,
+            ArithmeticError,
+            AssertionError,
+        ) as error:
+            detail = str(error).strip().splitlines()
+            raise EvaluationFailed(
+                call.op_type, call.domain, detail[0] if detail else type(error).__name__
+            ) from error
+        if double:
+            results = [promote(result) for result in results]
+        results += [None] * (len(self.wanted) - len(results))
+        return [result if wanted else None for result, wanted in zip(results, self.wanted, strict=False)]
+
+
+def resolve(
+    node: ir.Node, opsets: Mapping[str, int], bindings: Mapping[str, ir.Attr] | None = None
+) -> Operation:
+    """Resolves what a node computes.
+
+    Args:
+        node: the node.
+        opsets: opset version by domain, used where the node carries none.
+        bindings: attributes of the calling function.
+
+    Raises:
+        NotCovered: if the operator, or its version, is not computed here.
     """
     version = node.version if node.version is not None else opsets.get(node.domain)
     if version is None and not node.domain:
@@ -63,56 +128,25 @@ def make_call(
         if not node.domain:
             raise NotCovered(node.op_type, node.domain, "the model imports no opset for it")
         version = 1
+    if not is_covered(node.domain, node.op_type, version):
+        raise NotCovered(node.op_type, node.domain, f"opset {version} is not covered")
     attributes: dict[str, ir.Attr] = {}
     for name, attribute in node.attributes.items():
         if not attribute.is_ref():
             attributes[name] = attribute
         elif bindings and (bound := bindings.get(attribute.ref_attr_name or "")):
             attributes[name] = ir.Attr(name, bound.type, bound.value)
-    inputs = [as_value(value) for value in inputs]
-    if double:
-        kept = native_slots(node.domain, node.op_type)
-        inputs = [value if index in kept else promote(value) for index, value in enumerate(inputs)]
-    return NodeCall(
+    return Operation(
         op_type=node.op_type,
         domain=node.domain,
         version=version,
-        inputs=tuple(inputs),
         attributes=attributes,
         wanted=tuple(output.name != "" for output in node.outputs),
-        double=double,
+        kept=native_slots(node.domain, node.op_type),
+        kernel=KERNELS.get((node.domain, node.op_type), run_reference),
     )
 
 
 def is_covered(domain: str, op_type: str, version: int) -> bool:
     """Whether some kernel computes this operator in this opset."""
     return (domain, op_type) in KERNELS or (not domain and COVERED.get(op_type, version + 1) <= version)
-
-
-def evaluate_call(call: NodeCall) -> list[Any]:
-    """Run the kernel of a resolved call and bring its results to the promised types."""
-    kernel = KERNELS.get((call.domain, call.op_type), run_reference)
-    if not is_covered(call.domain, call.op_type, call.version):
-        raise call.refuse(f"opset {call.version} is not covered")
-    try:
-        with np.errstate(all="ignore"):
-            results = list(kernel(call))
-    except NotCovered:
-        raise
-    except (
-        ValueError,
-        IndexError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        ArithmeticError,
-        AssertionError,
-    ) as error:
-        detail = str(error).strip().splitlines()
-        raise EvaluationFailed(
-            call.op_type, call.domain, detail[0] if detail else type(error).__name__
-        ) from error
-    if call.double:
-        results = [promote(result) for result in results]
-    results += [None] * (len(call.wanted) - len(results))
-    return [result if wanted else None for result, wanted in zip(results, call.wanted, strict=False)]

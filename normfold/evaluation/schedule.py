@@ -25,11 +25,15 @@ class Step:
         node: the node.
         precisions: the ``native`` flags to evaluate it with.
         release: values nobody reads after it.
+        kept: input slots that are always native.
+        nested: whether the node holds graphs.
     """
 
     node: ir.Node
     precisions: tuple[bool, ...]
     release: list[ir.Value] = field(default_factory=list)
+    kept: frozenset[int] = frozenset()
+    nested: bool = False
 
 
 @dataclass
@@ -99,7 +103,8 @@ class Scheduler:
                 continue
             needs = list(dict.fromkeys(need for native in precisions for need in self._needs(node, native)))
             requested.update(dict.fromkeys(needs))
-            steps.append(Step(node, precisions))
+            slots = native_slots(node.domain, node.op_type)
+            steps.append(Step(node, precisions, kept=slots, nested=has_subgraphs(node)))
             reads.append(needs)
             made.update(output for output in node.outputs if output not in fed)
         steps.reverse()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from normfold.evaluation.call import Kernel, NodeCall
 from normfold.evaluation.deadline import check_deadline
@@ -42,6 +42,8 @@ def convolve(call: NodeCall, x: Array, w: Array, bias: Array | None) -> Array:
         padded = pad_spatial(x, windows, 0)
         if w.shape[1] == 1 and groups > 1:
             _depthwise(padded, w, windows, y)
+        elif math.prod(windows.kernel) == 1:
+            _pointwise(padded, w, groups, windows, y)
         else:
             _grouped(padded, w, groups, windows, y)
     if bias is not None:
@@ -65,15 +67,25 @@ def _depthwise(padded: Array, w: Array, windows: Windows, y: Array) -> None:
         split += taken * factor.reshape(channels, -1, *ones)
 
 
+def _pointwise(padded: Array, w: Array, groups: int, windows: Windows, y: Array) -> None:
+    """One tap: a product of each group's weight with the input at every stride."""
+    check_deadline()
+    taken = padded[(slice(None), slice(None), *(slice(None, None, step) for step in windows.strides))]
+    n, channels = taken.shape[:2]
+    matrix = w.reshape(groups, w.shape[0] // groups, channels // groups)
+    np.matmul(
+        matrix,
+        taken.reshape(n, groups, channels // groups, -1),
+        out=y.reshape(n, groups, w.shape[0] // groups, -1),
+    )
+
+
 def _grouped(padded: Array, w: Array, groups: int, windows: Windows, y: Array) -> None:
     """Unfold the input, a few rows of output at a time, and multiply by the weight of each group."""
     n, channels = padded.shape[:2]
     per_group, rank = channels // groups, len(windows.kernel)
     taps = math.prod(windows.kernel)
-    spans = tuple((k - 1) * d + 1 for k, d in zip(windows.kernel, windows.dilations, strict=True))
-    view = sliding_window_view(padded, spans, axis=tuple(range(2, 2 + rank)))
-    steps = (*windows.strides, *windows.dilations)
-    view = view[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
+    view = _unfolded(padded, windows)
     matrix = w.reshape(groups, w.shape[0] // groups, per_group * taps)
     rows = max(1, _CHUNK_ELEMENTS // (channels * taps * math.prod(windows.output[1:])))
     taps_first = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
@@ -84,6 +96,15 @@ def _grouped(padded: Array, w: Array, groups: int, windows: Windows, y: Array) -
             columns = view[image, :, start:stop].transpose(taps_first)
             product = np.matmul(matrix, columns.reshape(groups, per_group * taps, -1))
             y[image, :, start:stop] = product.reshape(-1, stop - start, *windows.output[1:])
+
+
+def _unfolded(padded: Array, windows: Windows) -> Array:
+    """The windows as a view, [N, C, *output, *kernel]; ``padded`` holds them all."""
+    steps = padded.strides[2:]
+    outer = (step * stride for step, stride in zip(steps, windows.strides, strict=True))
+    inner = (step * dilation for step, dilation in zip(steps, windows.dilations, strict=True))
+    shape = (*padded.shape[:2], *windows.output, *windows.kernel)
+    return as_strided(padded, shape, (*padded.strides[:2], *outer, *inner), writeable=False)
 
 
 def conv_transpose(call: NodeCall) -> Sequence[Array]:

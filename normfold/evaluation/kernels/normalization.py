@@ -43,7 +43,10 @@ def batch_normalization(call: NodeCall) -> Sequence[Array | None]:
         return parameter.reshape(shape)
 
     if not training:
-        y = (x - spread(mean)) / np.sqrt(spread(var) + epsilon) * spread(scale) + spread(bias)
+        y = x - spread(mean)
+        y /= np.sqrt(spread(var) + epsilon)
+        y *= spread(scale)
+        y += spread(bias)
         return (y.astype(dtype, copy=False),)
     axes = (0, *range(2, x.ndim)) if spatial else (0,)
     normal, batch_mean, _ = _standardise(x, axes, epsilon)
