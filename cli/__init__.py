@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from .interrupts import exit_code_of, interrupts
 from .version import print_versions
 
 COMMANDS = {
@@ -54,7 +55,7 @@ def group() -> None:
     """Fold BatchNorm and affines out of trained ONNX models, and prove that nothing changed.
 
     Exit codes: 0 fine, 1 findings or mismatch, 2 usage error, unreadable model or output that cannot be
-    written, 3 inconclusive, 4 internal error, 130 interrupted.
+    written, 3 inconclusive, 4 internal error, 130 interrupted, 143 terminated.
     """
 
 
@@ -78,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = group.main(args=arguments, prog_name="normfold", standalone_mode=False)
+        with interrupts():
+            code = group.main(args=arguments, prog_name="normfold", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
@@ -88,6 +90,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             hint = f" (see {error.ctx.command_path} --help)"
         click.echo(f"normfold: error: {' '.join(error.format_message().split())}{hint}", err=True)
         return 2
-    except click.Abort:
-        return 130
+    except click.Abort as error:
+        return exit_code_of(error.__cause__)
+    except KeyboardInterrupt as error:
+        return exit_code_of(error)
     return code if isinstance(code, int) else 0

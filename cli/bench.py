@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .parameters import MODEL, input_options, presentation_options, require_data_for_image
-from .session import Announce, Presentation, attempt, conclude
+from .progress import Display
+from .session import Presentation, attempt, conclude
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -82,10 +83,10 @@ def command(
 
     require_data_for_image(ctx, options)
 
-    def work(announce: Announce) -> Report:
+    def work(display: Display) -> Report:
         from normfold.benchmarking import BenchOptions, bench
 
-        return bench(a, b, BenchOptions(**options), progress=announce)
+        return bench(a, b, BenchOptions(**options), progress=display)
 
     presentation = Presentation(output_format, report_files, quiet, verbose)
-    return conclude("bench", [attempt("bench", work, quiet=quiet)], presentation)
+    return conclude("bench", attempt("bench", work, quiet=quiet), presentation)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .parameters import MODEL, data_options, presentation_options
-from .session import Announce, Presentation, attempt, conclude
+from .progress import Display
+from .session import Presentation, attempt, conclude
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -49,10 +50,10 @@ def command(
     if data is None:
         raise click.UsageError("--data is required: the statistics are taken from it", ctx)
 
-    def work(announce: Announce) -> Report:
+    def work(display: Display) -> Report:
         from normfold.api import calibrate
 
-        return calibrate(model, output, data=data, progress=announce, **options).report
+        return calibrate(model, output, data=data, progress=display, **options).report
 
     presentation = Presentation(output_format, report_files, quiet, verbose, to_stderr=output == _STREAM)
-    return conclude("calibrate", [attempt("calibrate", work, quiet=quiet)], presentation)
+    return conclude("calibrate", attempt("calibrate", work, quiet=quiet), presentation)

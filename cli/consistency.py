@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .parameters import MODEL, data_options, presentation_options, require_data_for_image
-from .session import Announce, Presentation, attempt, conclude
+from .progress import Display
+from .session import Presentation, attempt, conclude
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -76,19 +77,19 @@ def command(
     if factory is not None:
         _require_for_torch(ctx, options)
 
-    def work(announce: Announce) -> Report:
+    def work(display: Display) -> Report:
         from normfold.api import check_consistency, check_module
 
         if factory is None:
             assert model is not None
-            return check_consistency(model, progress=announce, **options)
+            return check_consistency(model, progress=display, **options)
         # As with python -m, modules of the working folder can be imported.
         sys.path.insert(0, str(Path.cwd()))
         chosen = {name: options[name] for name in ("data", "fail_on", "baseline")}
-        return check_module(factory, weights=weights, progress=announce, **chosen)
+        return check_module(factory, weights=weights, progress=display, **chosen)
 
     presentation = Presentation(output_format, report_files, quiet, verbose)
-    return conclude("consistency", [attempt("consistency", work, quiet=quiet)], presentation)
+    return conclude("consistency", attempt("consistency", work, quiet=quiet), presentation)
 
 
 def _require_for_torch(ctx: click.Context, options: dict[str, Any]) -> None:

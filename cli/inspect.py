@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .parameters import MODEL, fold_options, presentation_options
-from .session import Announce, Presentation, attempt, conclude
+from .progress import Display
+from .session import Presentation, attempt, conclude
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -31,11 +32,11 @@ def command(
     IN is an ONNX model, or '-' for standard input. Nothing is proven and nothing is written.
     """
 
-    def work(announce: Announce) -> Report:
+    def work(display: Display) -> Report:
         from normfold.api import inspect
 
-        return inspect(model, progress=announce, **options)
+        return inspect(model, progress=display, **options)
 
     # Every site is what this command is for.
     presentation = Presentation(output_format, report_files, quiet, verbose + 1)
-    return conclude("inspect", [attempt("inspect", work, quiet=quiet)], presentation)
+    return conclude("inspect", attempt("inspect", work, quiet=quiet), presentation)

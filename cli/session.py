@@ -1,34 +1,29 @@
-"""What every command does around its work: progress, errors, reports, exit codes."""
+"""What every command does around its work: errors, reports, exit codes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from .interrupts import exit_code_of
+from .progress import Display, progress
+
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
 
-INTERRUPTED = 130
-_UNUSABLE = 2
-_INTERNAL_ERROR = 4
-_SAID_IN_ONE_LINE = (_UNUSABLE, _INTERNAL_ERROR)
-_WORST_FIRST = (INTERRUPTED, _INTERNAL_ERROR, 1, 2, 3)
+_SAID_IN_ONE_LINE = (2, 4)
 _DEBUG_VARIABLE = "NORMFOLD_DEBUG"
 _JOB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-_SHOW_PROGRESS_AFTER_SECONDS = 1.0
 
-Announce = Callable[[str], None]
-Work = Callable[[Announce], "Report"]
-"""Makes a report; is given a function to announce its phases with."""
+Work = Callable[[Display], "Report"]
+"""Makes a report; is given what shows its progress."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,11 @@ class Presentation:
     verbose: int = 0
     to_stderr: bool = False
 
+    @property
+    def as_text(self) -> bool:
+        """Whether standard output is for people."""
+        return not (self.quiet or self.to_stderr or self.output_format == "json")
+
     def show(self, report: Report) -> None:
         """Writes the report files, then prints.
 
@@ -68,11 +68,15 @@ class Presentation:
 
                 stream.write(render_json(report))
             elif not self.quiet:
-                from normfold.reporting.console import print_report
+                from normfold.reporting.console import print_report, print_total
 
                 for run in report.runs or [report]:
-                    if run.exit not in _SAID_IN_ONE_LINE:
+                    # Of a batch every model had its line; what could not be shown is worth more.
+                    worth = not report.runs or run.exit != 0 or self.verbose
+                    if worth and run.exit not in _SAID_IN_ONE_LINE:
                         print_report(run, stream, verbose=self.verbose)
+                if report.runs:
+                    print_total(report, stream)
             if self.output_format == "github":
                 from normfold.reporting.github import render_annotations
 
@@ -90,7 +94,7 @@ class Presentation:
             try:
                 append_job_summary(report, Path(path))
             except OutputError as error:
-                _complain(f"job summary: {error}")
+                complain(f"job summary: {error}", None)
 
 
 def attempt(command: str, work: Work, *, quiet: bool = False) -> Report:
@@ -101,90 +105,45 @@ def attempt(command: str, work: Work, *, quiet: bool = False) -> Report:
         work: what to do.
         quiet: show no progress.
     """
-    from normfold.errors import NormfoldError
-    from normfold.reporting.environment import tool_versions
-    from normfold.reporting.report import Finding, Report
+    from normfold.outcome import settle
+    from normfold.reporting.report import Report
 
     from .startup import import_onnx_ir
 
     try:
         import_onnx_ir()
-        with _progress(quiet) as announce:
-            return work(announce)
-    except NormfoldError as error:
-        report = error.report or Report(command, tool=tool_versions(), exit=error.exit_code)
-        _complain(f"error{f' {error.code}' if error.code else ''}: {error}")
-    except MemoryError as error:
-        text = f"out of memory, smaller sizes can be given with --shape or --dim: {error}"
-        report = Report(command, tool=tool_versions(), exit=_UNUSABLE)
-        report.findings.append(Finding("NF900", "error", " ".join(text.split())))
-        _complain(f"error NF900: {text}")
-    except KeyboardInterrupt:
-        return Report(command, tool=tool_versions(), exit=INTERRUPTED)
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        report = Report(command, tool=tool_versions(), exit=_INTERNAL_ERROR)
-        report.findings.append(Finding("NF999", "error", " ".join(text.split())))
-        hint = "" if _debugging() else f" (set {_DEBUG_VARIABLE}=1 for the traceback)"
-        _complain(f"internal error NF999: {text}{hint}")
-    return report
+        with progress(quiet) as display:
+            outcome = settle(command, lambda: work(display))
+    except KeyboardInterrupt as interrupt:
+        return Report(command, exit=exit_code_of(interrupt))
+    if outcome.complaint is not None:
+        complain(outcome.complaint, outcome.trace)
+    return outcome.report
 
 
-def conclude(command: str, reports: Sequence[Report], presentation: Presentation) -> int:
-    """Shows the reports, several as one batch, and returns the exit code: that of the worst."""
-    from normfold.reporting.environment import tool_versions
-    from normfold.reporting.report import Report
+def conclude(command: str, report: Report, presentation: Presentation) -> int:
+    """Shows a report, and returns the exit code: its own, or that of showing it."""
+    from normfold.outcome import worst
 
-    if any(report.exit == INTERRUPTED for report in reports):
-        return INTERRUPTED
-    whole = reports[0]
-    if len(reports) > 1:
-        whole = Report(command, tool=tool_versions(), exit=worst(report.exit for report in reports))
-        whole.runs = list(reports)
-        for report in reports:
-            whole.inputs += report.inputs
-            whole.outputs += report.outputs
-        whole.summary = {"models": len(reports)}
+    if report.interrupted:
+        return report.exit
 
-    def show(_: Announce) -> Report:
-        presentation.show(whole)
-        return whole
+    def show(_: Display) -> Report:
+        presentation.show(report)
+        return report
 
-    return worst((whole.exit, attempt(command, show, quiet=True).exit))
+    return worst([report.exit, attempt(command, show, quiet=True).exit])
 
 
-def worst(codes: Iterator[int] | Sequence[int]) -> int:
-    """Returns the exit code of a batch: interrupted, then 4, then 1, 2, 3."""
-    found = set(codes)
-    return next((code for code in _WORST_FIRST if code in found), 0)
-
-
-def _complain(text: str) -> None:
+def complain(text: str, trace: str | None) -> None:
     """Prints one line, and the traceback where it was asked for."""
+    hint = ""
     if _debugging():
-        traceback.print_exc()
-    click.echo(f"normfold: {' '.join(text.split())}", err=True)
+        click.echo(trace, err=True, nl=False)
+    elif "NF999" in text:
+        hint = f" (set {_DEBUG_VARIABLE}=1 for the traceback)"
+    click.echo(f"normfold: {' '.join(text.split())}{hint}", err=True)
 
 
 def _debugging() -> bool:
     return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Announce]:
-    """Shows the current phase on standard error once the work takes over a second; nothing off a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    status = Console(stderr=True).status("starting …")
-    timer = threading.Timer(_SHOW_PROGRESS_AFTER_SECONDS, status.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield lambda phase: status.update(f"{phase} …")
-    finally:
-        timer.cancel()
-        timer.join()
-        status.stop()

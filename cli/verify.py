@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .parameters import MODEL, presentation_options, require_data_for_image, verification_options
-from .session import Announce, Presentation, attempt, conclude
+from .progress import Display
+from .session import Presentation, attempt, conclude
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -42,10 +43,10 @@ def command(
 
     require_data_for_image(ctx, options)
 
-    def work(announce: Announce) -> Report:
+    def work(display: Display) -> Report:
         from normfold.api import verify
 
-        return verify(a, b, progress=announce, **options)
+        return verify(a, b, progress=display, **options)
 
     presentation = Presentation(output_format, report_files, quiet, verbose)
-    return conclude("verify", [attempt("verify", work, quiet=quiet)], presentation)
+    return conclude("verify", attempt("verify", work, quiet=quiet), presentation)

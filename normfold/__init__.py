@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from normfold.api import FoldPass, FoldResult, calibrate, check_consistency, fold, inspect, verify
+    from normfold.batch.many import fold_many
     from normfold.errors import (
         ConsistencyFailed,
         Inconclusive,
@@ -45,12 +46,14 @@ __all__ = [
     "calibrate",
     "check_consistency",
     "fold",
+    "fold_many",
     "inspect",
     "verify",
 ]
 
 _HOMES = {
     "normfold.api": ("FoldPass", "FoldResult", "calibrate", "check_consistency", "fold", "inspect", "verify"),
+    "normfold.batch.many": ("fold_many",),
     "normfold.errors": (
         "ConsistencyFailed",
         "Inconclusive",

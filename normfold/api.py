@@ -14,7 +14,8 @@ from normfold import loading
 from normfold.errors import ConsistencyFailed, Inconclusive, InputError, VerificationFailed
 from normfold.loading import ModelLike, SavedFiles, Source
 from normfold.options import FoldOptions
-from normfold.pipeline import Progress, Run, chosen_form, chosen_target, refuse_unfit_sizes
+from normfold.pipeline import Run, chosen_form, chosen_target, refuse_unfit_sizes
+from normfold.progress import Progress
 from normfold.reporting.report import Finding, Report
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from normfold import loading
 from normfold.errors import Inconclusive, InputError, MissingDependency, NormfoldError, VerificationFailed
 from normfold.loading import ModelLike, Source
 from normfold.options import FoldOptions
+from normfold.progress import Progress, listening
 from normfold.reporting.environment import tool_versions
 from normfold.reporting.neighbourhoods import site_graphs
 from normfold.reporting.provenance import KEY, provenance_entry
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 _MOST_ELEMENTS = 2**28
 """Of one input: a process that takes all memory is killed, and can say nothing."""
-
-Progress = Callable[[str], None]
-"""Is told the name of each phase when it begins."""
 
 
 class Run:
@@ -66,7 +64,8 @@ class Run:
             self._progress(name)
         began = time.perf_counter()
         try:
-            yield
+            with listening(self._progress):
+                yield
         finally:
             elapsed = time.perf_counter() - began
             self.report.timing[name] = self.report.timing.get(name, 0.0) + elapsed

@@ -12,7 +12,8 @@ from normfold.benchmarking.statistics import compare
 from normfold.benchmarking.timing import time_pair
 from normfold.errors import Inconclusive, InputError, MissingDependency
 from normfold.loading import ModelLike, Source
-from normfold.pipeline import Progress, Run, refuse_unfit_sizes
+from normfold.pipeline import Run, refuse_unfit_sizes
+from normfold.progress import Progress
 from normfold.reporting.report import Finding, Measurement, Report
 from normfold.verification import parse_image_options
 from normfold.verification.inputs import Arrays, InputSpec, signature

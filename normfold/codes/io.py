@@ -132,6 +132,16 @@ IO_CODES: tuple[Code, ...] = (
         "Write to a file with -o; weights then go into an external data file.",
     ),
     Code(
+        "NF930",
+        "process died",
+        "In a batch, the process that folded this model ended without an answer, twice: the second time it "
+        "had no other model beside it.",
+        "Most often the system ended it for its memory; or a library below crashed. Nothing was written for "
+        "this model, and the others are not affected.",
+        "Fold it on a machine with more memory, or with --no-verify if that is where it needs it; a model "
+        "that crashes a library is worth a report.",
+    ),
+    Code(
         "NF999",
         "internal error",
         "normfold met a situation that it does not expect.",

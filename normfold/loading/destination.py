@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +14,8 @@ from typing import BinaryIO
 from normfold.errors import OutputError
 from normfold.loading.leftovers import create_temporary, data_name, remove_leftovers
 from normfold.loading.load import STREAM, file_sha256
+from normfold.loading.remote import RemoteFile, remote_file
+from normfold.scratch import ScratchFolder
 
 
 class Destination:
@@ -104,9 +105,9 @@ class StreamDestination(Destination):
     """A destination that cannot be renamed onto: standard output, a pipe or a device."""
 
     def __init__(self, out: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="normfold-")
+        self._folder = ScratchFolder()
         self._stream = out
-        super().__init__(Path(self._folder.name) / "out.onnx")
+        super().__init__(self._folder.path / "out.onnx")
 
     def publish(self) -> None:
         try:
@@ -119,6 +120,35 @@ class StreamDestination(Destination):
                         shutil.copyfileobj(staged, stream)
         finally:
             self.discard()
+
+    def discard(self) -> None:
+        super().discard()
+        self._folder.cleanup()
+
+
+class RemoteDestination(Destination):
+    """A destination behind a URL: made on this machine, then copied there, its external data first."""
+
+    def __init__(self, url: str) -> None:
+        self._remote = remote_file(url)
+        self._folder = ScratchFolder()
+        super().__init__(self._folder.path / self._remote.name)
+
+    def publish(self) -> None:
+        copied: list[RemoteFile] = []
+        try:
+            for name in self.data:
+                local, remote = self._folder.path / name, self._remote.beside(name)
+                # The name is made of the content.
+                if remote.size() != local.stat().st_size:
+                    copied.append(remote)
+                    remote.publish(local)
+            self._remote.publish(self.model)
+        except BaseException:
+            for remote in copied:
+                remote.remove()
+            raise
+        self.discard()
 
     def discard(self) -> None:
         super().discard()

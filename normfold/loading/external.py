@@ -77,11 +77,11 @@ def extent_of(tensor: onnx.TensorProto) -> Extent:
     return Extent(location, offset, length)
 
 
-def resolve(location: str, folder: Path, tensor_name: str) -> Path:
-    """Returns the data file's path after proving that it is a plain file inside ``folder``.
+def refuse_location(location: str, tensor_name: str) -> None:
+    """Refuses a path that is not below the model's folder, whatever lies there.
 
     Raises:
-        InputError: NF910 if it lies elsewhere or is reached through a link, NF909 if it does not exist.
+        InputError: NF910.
     """
     where = f"external data {location!r} of tensor {tensor_name!r}"
     relative = Path(location)
@@ -89,9 +89,19 @@ def resolve(location: str, folder: Path, tensor_name: str) -> Path:
         raise InputError(f"{where} has an absolute path", code="NF910")
     if ".." in relative.parts or "\0" in location:
         raise InputError(f"{where} leaves the model's folder", code="NF910")
+
+
+def resolve(location: str, folder: Path, tensor_name: str) -> Path:
+    """Returns the data file's path after proving that it is a plain file inside ``folder``.
+
+    Raises:
+        InputError: NF910 if it lies elsewhere or is reached through a link, NF909 if it does not exist.
+    """
+    refuse_location(location, tensor_name)
+    where = f"external data {location!r} of tensor {tensor_name!r}"
     path = folder
     try:
-        for part in relative.parts:
+        for part in Path(location).parts:
             path = path / part
             if path.is_symlink():
                 raise InputError(f"{where} is reached through a symbolic link", code="NF910")

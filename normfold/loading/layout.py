@@ -7,6 +7,8 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
+from normfold.progress import meter
+
 PROTOBUF_LIMIT = 2**31 - 1
 """Largest protobuf message, in bytes."""
 
@@ -78,6 +80,7 @@ class DataLayout:
 
     def write(self, file: BinaryIO) -> None:
         position = 0
+        advance = meter(sum(tensor.nbytes for tensor, _ in self.tensors))
         for tensor, offset in self.tensors:
             content = tensor.tobytes()
             if len(content) != tensor.nbytes:
@@ -86,6 +89,7 @@ class DataLayout:
                 )
             file.write(bytes(offset - position))
             file.write(content)
+            advance(len(content))
             position = offset + len(content)
 
     def references(self, location: str) -> dict[int, ir.ExternalTensor]:

@@ -53,13 +53,22 @@ def remove_leftovers(out: Path) -> None:
     with contextlib.suppress(OSError), _folder_lock(out.parent, exclusive=True) as locked:
         if not locked:
             return
-        _remove_dead_temporaries(out)
+        _remove_dead_temporaries(out.parent, re.escape(out.name))
         _remove_unreferenced_data(out)
 
 
-def _remove_dead_temporaries(out: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{12}}{re.escape(_SUFFIX)}")
-    for path in _files(out.parent):
+def sweep(folder: Path) -> None:
+    """Removes the temporary files of dead processes below ``folder``, of whatever output. Never fails."""
+    for place, _, files in os.walk(folder):
+        if any(name.endswith(_SUFFIX) for name in files):
+            with contextlib.suppress(OSError), _folder_lock(Path(place), exclusive=True) as locked:
+                if locked:
+                    _remove_dead_temporaries(Path(place), ".+")
+
+
+def _remove_dead_temporaries(folder: Path, name: str) -> None:
+    pattern = re.compile(rf"\.{name}\.[0-9a-f]{{12}}{re.escape(_SUFFIX)}")
+    for path in _files(folder):
         if pattern.fullmatch(path.name) is None:
             continue
         with path.open("rb") as file:

@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,14 @@ import onnx_ir as ir
 
 from normfold.errors import InputError
 from normfold.loading import walk
-from normfold.loading.external import check_external
+from normfold.loading.external import check_external, extent_of, refuse_location
 from normfold.loading.layout import PROTOBUF_LIMIT
 from normfold.loading.messages import one_line, root_cause
 from normfold.loading.refusals import refuse
+from normfold.loading.remote import remote_file
+from normfold.progress import meter
+from normfold.scratch import ScratchFolder
+from normfold.urls import is_url, plain_path
 
 STREAM = "-"
 _CHUNK = 1 << 20
@@ -34,7 +37,7 @@ class Loaded:
 
     Attributes:
         model: the model; external tensors are memory-mapped on first use.
-        path: the model file; for standard input a temporary copy that lives as long as this object.
+        path: the model file; for standard input and URLs a temporary copy that lives as long as this object.
         name: how the user named it (``-`` for standard input).
         data_files: external data files in use, in order of first use.
         size: bytes of the model file and its data files together.
@@ -45,7 +48,7 @@ class Loaded:
     name: str
     data_files: tuple[Path, ...]
     size: int
-    _spool: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+    _spool: ScratchFolder | None = field(default=None, repr=False)
 
     @property
     def external(self) -> bool:
@@ -74,42 +77,81 @@ class Loaded:
 
 def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    advance = meter(path.stat().st_size)
+    with path.open("rb", buffering=0) as file:
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            advance(count)
+    return digest.hexdigest()
 
 
 def load(source: str | os.PathLike[str]) -> Loaded:
     """Loads a binary ONNX model.
 
     Args:
-        source: path of the model, or ``-`` for standard input.
+        source: path or URL of the model, or ``-`` for standard input.
 
     Returns:
         The model with its external data mapped, not read.
 
     Raises:
         InputError: NF901 to NF913, in one line that names the file.
+        MissingDependency: a URL needs a package.
     """
     name = os.fspath(source)
     try:
         if name == STREAM:
             return _load_stream()
-        return _load_file(Path(name), name, None)
+        if is_url(name):
+            return _load_url(name)
+        return _load_file(Path(plain_path(name)), name)
     except InputError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
         raise InputError(f"{name}: {error}", code=error.code) from error
 
 
 def _load_stream() -> Loaded:
-    spool = tempfile.TemporaryDirectory(prefix="normfold-")
-    path = Path(spool.name) / "stdin.onnx"
+    spool = ScratchFolder()
+    path = spool.path / "stdin.onnx"
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
-    return _load_file(path, STREAM, spool)
+    return _from_file(path, STREAM, parse(path), None, spool)
 
 
-def _load_file(path: Path, name: str, spool: tempfile.TemporaryDirectory[str] | None) -> Loaded:
+def _load_url(url: str) -> Loaded:
+    """Copies a model and its external data to this machine."""
+    spool = ScratchFolder()
+    model = remote_file(url)
+    path = spool.path / model.name
+    model.fetch(path)
     proto = parse(path)
-    model, data_files = from_proto(proto, None if spool is not None else path.parent.absolute())
+    locations = {
+        extent_of(tensor).location: tensor.name
+        for tensor in walk.tensors(proto)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    for location, tensor in locations.items():
+        refuse_location(location, tensor)
+        try:
+            model.beside(location).fetch(spool.path / location)
+        except InputError as error:
+            raise InputError(
+                f"external data {location!r} of tensor {tensor!r} cannot be fetched: {error}", code="NF909"
+            ) from error
+    return _from_file(path, url, proto, spool.path, spool)
+
+
+def _load_file(path: Path, name: str) -> Loaded:
+    return _from_file(path, name, parse(path), path.parent.absolute(), None)
+
+
+def _from_file(
+    path: Path, name: str, proto: onnx.ModelProto, folder: Path | None, spool: ScratchFolder | None
+) -> Loaded:
+    model, data_files = from_proto(proto, folder)
     size = path.stat().st_size + sum(file.stat().st_size for file in data_files)
     return Loaded(model, path, name, data_files, size, spool)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,13 +21,20 @@ import onnx_ir as ir
 
 from normfold.errors import InputError, OutputError
 from normfold.loading import walk
-from normfold.loading.destination import Destination, StreamDestination, as_output_error
+from normfold.loading.destination import (
+    Destination,
+    RemoteDestination,
+    StreamDestination,
+    as_output_error,
+)
 from normfold.loading.layout import EXTERNAL_ABOVE_BYTES, PROTOBUF_LIMIT, DataLayout, inline, weights_nbytes
 from normfold.loading.leftovers import remove_leftovers
 from normfold.loading.load import STREAM, Loaded, file_sha256, parse
 from normfold.loading.messages import one_line, root_cause
 from normfold.loading.refusals import refuse
 from normfold.loading.stream import outline, write_model
+from normfold.progress import meter
+from normfold.urls import is_url, plain_path
 
 _CHUNK = 1 << 20
 
@@ -207,7 +213,9 @@ def _destination(out: str | os.PathLike[str]) -> tuple[str, Destination]:
     name = os.fspath(out)
     if name == STREAM:
         return name, StreamDestination(name)
-    path = Path(name).absolute()
+    if is_url(name):
+        return name, RemoteDestination(name)
+    path = Path(plain_path(name)).absolute()
     with as_output_error(name):
         try:
             mode = path.stat().st_mode
@@ -218,7 +226,7 @@ def _destination(out: str | os.PathLike[str]) -> tuple[str, Destination]:
         if not stat.S_ISREG(mode):
             return name, StreamDestination(name)
         if not path.parent.is_dir():
-            raise OutputError(f"{name}: the folder {Path(name).parent} does not exist", code="NF920")
+            raise OutputError(f"{name}: the folder {path.parent} does not exist", code="NF920")
     remove_leftovers(path)
     return name, Destination(path)
 
@@ -259,5 +267,8 @@ def _check_own(proto: onnx.ModelProto) -> None:
 
 
 def _copy(source: Path, file: BinaryIO) -> None:
+    advance = meter(source.stat().st_size)
     with source.open("rb") as content:
-        shutil.copyfileobj(content, file, _CHUNK)
+        while chunk := content.read(_CHUNK):
+            file.write(chunk)
+            advance(len(chunk))

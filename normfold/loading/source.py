@@ -14,6 +14,7 @@ from normfold.errors import InputError, OutputError
 from normfold.loading.load import Loaded, from_proto, load
 from normfold.loading.save import Staged, check, stage, stage_copy
 from normfold.loading.stream import model_sha256
+from normfold.urls import is_url, plain_path
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
@@ -48,8 +49,11 @@ class Source:
 
     def is_file(self, path: str | os.PathLike[str]) -> bool:
         """Whether ``path`` is the very file that the model came from."""
+        name = os.fspath(path)
+        if is_url(name):
+            return self.loaded is not None and self.loaded.name == name
         try:
-            return self.loaded is not None and self.loaded.path.samefile(path)
+            return self.loaded is not None and self.loaded.path.samefile(plain_path(name))
         except OSError:
             return False
 
@@ -72,10 +76,11 @@ def open_source(model: ModelLike) -> Source:
     """Loads a file, or takes a model in memory without ever changing it.
 
     Args:
-        model: path (``-`` for standard input), protobuf or onnx_ir model.
+        model: path or URL (``-`` for standard input), protobuf or onnx_ir model.
 
     Raises:
         InputError: NF901 to NF913.
+        MissingDependency: a URL needs a package.
     """
     if isinstance(model, ir.Model):
         check(model)

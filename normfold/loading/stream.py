@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from normfold.errors import OutputError
 from normfold.loading.layout import PROTOBUF_LIMIT, inline
+from normfold.progress import meter
 
 _GRAPH_FIELD = 7
 _INITIALIZER_FIELD = 5
@@ -63,8 +64,10 @@ def write_model(
     if len(head) + graph_size + len(tail) > PROTOBUF_LIMIT - _MAX_FRAME:
         raise OutputError("the result is above the 2 GB limit of a single protobuf file", code="NF921")
     file.write(prefix)
+    advance = meter(graph_size)
     for entry in entries:
         entry.write(file)
+        advance(entry.framed_size)
     file.write(graph_tail)
     file.write(tail)
 

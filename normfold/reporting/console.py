@@ -25,14 +25,8 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
         file: where to; colours only if it is a terminal.
         verbose: 1 lists what was folded and every output, provider and message too.
     """
-    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(
-            file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH
-        )
-    headline = _text(f"{phrases.title(report)}: " if report.inputs else "")
-    headline.append(_text(phrases.summary(report), _STYLES.get(report.verification.verdict or "", "")))
-    console.print(headline)
+    console = _console(file)
+    console.print(_headline(report))
     for line in phrases.finding_lines(report, all_of_them=bool(verbose)):
         console.print(_text(f"  {line}"))
     for line in phrases.consistency_lines(report, all_of_them=bool(verbose)):
@@ -47,6 +41,29 @@ def print_report(report: Report, file: TextIO, *, verbose: int = 0) -> None:
         console.print(
             Text("  seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in report.timing.items()))
         )
+
+
+def print_headline(report: Report, file: TextIO) -> None:
+    """Prints the first line alone: the model and what became of it."""
+    _console(file).print(_headline(report))
+
+
+def print_total(report: Report, file: TextIO) -> None:
+    """Prints the last line of a batch."""
+    _console(file).print(_text(phrases.total(report)))
+
+
+def _console(file: TextIO) -> Console:
+    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if console.is_terminal:
+        return console
+    return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH)
+
+
+def _headline(report: Report) -> Text:
+    headline = _text(f"{phrases.title(report)}: " if report.inputs else "")
+    headline.append(_text(phrases.summary(report), _STYLES.get(report.verification.verdict or "", "")))
+    return headline
 
 
 def _print_verification(console: Console, report: Report, verbose: int) -> None:

@@ -44,7 +44,20 @@ def summary(report: Report) -> str:
         parts.append(f"for {report.summary['target']}")
     if report.command == "fold":
         parts.append(_verdict(report))
+    if report.summary.get("skipped"):
+        parts.append("done before")
     return " · ".join(parts)
+
+
+def total(report: Report) -> str:
+    """One line on a batch."""
+    count, failed, skipped, changed = (
+        report.summary[name] for name in ("models", "failed", "skipped", "changed")
+    )
+    unchanged = count - changed - failed
+    parts = [f"{changed} folded", f"{unchanged} unchanged", f"{failed} failed"]
+    line = f"{count} model{'s' if count != 1 else ''}: {' · '.join(parts)}"
+    return f"{line} ({skipped} done before)" if skipped else line
 
 
 def _consistency(report: Report) -> str:

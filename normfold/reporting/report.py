@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
+_SIGNALS = 128
+"""Exit codes above name the signal that ended a process."""
 
 Action = Literal["folded", "merged", "moved", "kept", "substituted"]
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -180,6 +182,11 @@ class Report:
     measurements: list[Measurement] = field(default_factory=list)
     consistency: dict[str, Any] = field(default_factory=dict)
     runs: list[Report] = field(default_factory=list)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the command."""
+        return self.exit > _SIGNALS
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the envelope; the last four fields only where they are not empty."""

@@ -10,7 +10,6 @@ import json
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from normfold.scratch import ScratchFolder
 
 CPU = "CPUExecutionProvider"
 EXTERNAL_ABOVE = 1_500_000_000
@@ -94,7 +95,7 @@ class Runtime:
         self._listener: threading.Thread | None = None
         self._generation = 0
         self._numbers = itertools.count()
-        self._folder = tempfile.TemporaryDirectory(prefix="normfold-", ignore_cleanup_errors=True)
+        self._folder = ScratchFolder()
 
     def __enter__(self) -> Runtime:
         return self
@@ -107,7 +108,7 @@ class Runtime:
     @property
     def folder(self) -> Path:
         """A folder for files that should vanish with the runtime."""
-        return Path(self._folder.name)
+        return self._folder.path
 
     def start(self) -> None:
         """Starts the process without waiting for it, so that its imports overlap with other work."""

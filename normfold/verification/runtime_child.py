@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -100,13 +103,24 @@ def _storable(result: Any) -> np.ndarray:
     return result.astype(str) if result.dtype.kind == "O" else result
 
 
+def _listen(requests: queue.SimpleQueue[str]) -> None:
+    """Passes requests on, and ends the process with its parent, also in the middle of a run."""
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
+
+
 def main() -> None:
     """Serves requests from standard input until it closes."""
     # Native code may print to standard output; the answers need a channel of their own.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent decides.
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     sessions = Sessions()
-    for line in sys.stdin:
+    while True:
+        line = requests.get()
         try:
             answer = {"ok": True, **sessions.handle(json.loads(line))}
         except Exception as error:

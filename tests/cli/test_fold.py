@@ -18,7 +18,8 @@ Run = Callable[..., Any]
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What a user sees in a folder."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def operators(path: Path) -> list[str]:
