@@ -11,6 +11,7 @@ import click
 from .parameters import (
     MODEL,
     fold_options,
+    form_options,
     presentation_options,
     require_data_for_image,
     verification_options,
@@ -58,6 +59,7 @@ _STREAM = "-"
 )
 @click.option("--no-provenance", is_flag=True, help="Do not record in the model's metadata what was folded.")
 @fold_options
+@form_options
 @verification_options
 @presentation_options
 @click.pass_context

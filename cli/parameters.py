@@ -147,13 +147,37 @@ fold_options = _stack(
         click.option(
             "--groupnorm",
             type=click.Choice(
-                ["instancenorm", "instancenorm-bn", "layernorm", "native", "primitive", "keep"]
+                [
+                    "instancenorm",
+                    "instancenorm-bn",
+                    "layernorm",
+                    "native",
+                    "ms-groupnorm",
+                    "primitive",
+                    "keep",
+                ]
             ),
             help="Spell GroupNorm and InstanceNorm in this form, whatever the target prefers.",
         ),
     ]
 )
 """What a fold may do."""
+
+form_options = _stack(
+    [
+        click.option(
+            "--tune",
+            is_flag=True,
+            help="Time every form of GroupNorm on the model, and take the fastest whose proof passes.",
+        ),
+        click.option(
+            "--allow-unstable",
+            is_flag=True,
+            help="Take forms of GroupNorm that lose accuracy on inputs with a large mean.",
+        ),
+    ]
+)
+"""How the form of a GroupNorm is found."""
 
 data_options = _stack(
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import onnx_ir as ir
 
 from normfold import loading
 from normfold.errors import ConsistencyFailed, Inconclusive, InputError, VerificationFailed
+from normfold.form_search import Prove, fold_until_proven
 from normfold.loading import ModelLike, SavedFiles, Source
 from normfold.options import FoldOptions
 from normfold.pipeline import Run, chosen_form, chosen_target, refuse_unfit_sizes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from normfold.consistency.findings import FailOn, Key
+    from normfold.folding import Folded
     from normfold.verification import ImageOptions, VerifyOptions
     from normfold.verification.options import DataSource
 
@@ -104,6 +105,8 @@ def fold(
     fold_norm_affine: bool = False,
     target: str | None = None,
     groupnorm: str | None = None,
+    tune: bool = False,
+    allow_unstable: bool = False,
     provenance: bool = True,
     fail_on: FailOn | None = None,
     verify: bool = True,
@@ -125,7 +128,11 @@ def fold(
             ``tensorrt``, ``openvino`` or ``portable``. Without it, that of the first of ``providers``, else
             ``ort-cpu``.
         groupnorm: the form to spell them in, whatever the target prefers, or ``keep``; see
-            ``normfold.planning.norm_forms``.
+            ``normfold.planning.norm_forms``. A form that is not possible gives way to the target's.
+        tune: time every form on the model, on the first of ``providers`` and on its inputs, and take the
+            fastest whose proof passes.
+        allow_unstable: take forms that lose accuracy on inputs with a large mean; none is tried on such
+            inputs first, and generated inputs of the proof have none.
         provenance: record in the result's metadata what was folded.
         fail_on: refuse to fold a model with consistency findings of this severity or worse. They are in the
             report in any case.
@@ -147,49 +154,18 @@ def fold(
     All of them carry ``report``.
     """
     checks["providers"] = tuple(checks.get("providers", ()))
-    wanted = FoldOptions(
-        frozenset(skip), frozenset(keep), freeze_initializers, fold_norm_affine, provenance, target, groupnorm
-    )
-    try:
-        return _fold(model, output, wanted, fail_on, verify, progress, checks)
-    except VerificationFailed as failure:
-        if groupnorm is not None or model == "-" or not _is_rounding_of_a_norm(failure):
-            raise
-        rejected = failure
-    result = _fold(
-        model, output, dataclasses.replace(wanted, groupnorm="keep"), fail_on, verify, progress, checks
-    )
-    message = f"the forms that the target prefers are not accurate enough: {rejected}"
-    result.report.findings.append(Finding("NF404", "warn", message))
-    return result
-
-
-def _is_rounding_of_a_norm(failure: VerificationFailed) -> bool:
-    """Whether the spelling of a normalisation may be why a fold rounds too much; its algebra was proven."""
-    report = failure.report
-    return (
-        report is not None
-        and not report.verification.algebra.get("failed")
-        and any(site.action == "substituted" for site in report.sites)
-    )
-
-
-def _fold(
-    model: ModelLike,
-    output: str | os.PathLike[str] | None,
-    wanted: FoldOptions,
-    fail_on: FailOn | None,
-    verify: bool,
-    progress: Progress | None,
-    checks: VerifyArguments,
-) -> FoldResult:
-    """``fold`` with the target and the form as they were asked for."""
-    freeze_initializers = wanted.freeze_initializers
+    if tune and groupnorm is not None:
+        raise InputError("tuning chooses the form of GroupNorm; none can be asked for", code="NF900")
     with Run("fold", progress) as run:
-        options = dataclasses.replace(
-            wanted,
-            target=chosen_target(wanted.target, tuple(checks.get("providers", ()))),
-            groupnorm=chosen_form(wanted.groupnorm),
+        options = FoldOptions(
+            frozenset(skip),
+            frozenset(keep),
+            freeze_initializers,
+            fold_norm_affine,
+            provenance,
+            chosen_target(target, tuple(checks["providers"])),
+            chosen_form(groupnorm),
+            allow_unstable,
         )
         proof = _verify_options(checks, freeze_initializers) if verify else None
         source = run.load(model)
@@ -197,24 +173,40 @@ def _fold(
         run.examine(source, freeze_initializers=freeze_initializers)
         if fail_on is not None:
             _refuse_findings(run.report.findings, fail_on)
-        folded = run.fold(source, options)
-        result = FoldResult(folded.model, run.report, folded.changed, source)
-        if output is None:
-            run.prove(source, folded.model, folded, options, proof)
-            return result
-        if source.is_file(output):
-            if not folded.changed:
-                run.prove(source, folded.model, folded, options, proof)
-                run.report.outputs.append(source.describe())
-                return result
-            source.map_weights()
-        with run.phase("stage"):
-            staged = source.stage(folded.model, output, changed=folded.changed)
-        with staged:
-            run.prove(source, staged.path, folded, options, proof)
-            with run.phase("write"):
-                run.report.outputs.append(staged.publish().describe())
-    return result
+        folded = fold_until_proven(
+            run,
+            source,
+            options,
+            proof,
+            lambda folded, prove: _deliver(run, source, folded, output, prove),
+            checks if tune else None,
+        )
+    return FoldResult(folded.model, run.report, folded.changed, source)
+
+
+def _deliver(
+    run: Run,
+    source: Source,
+    folded: Folded,
+    output: str | os.PathLike[str] | None,
+    prove: Prove,
+) -> None:
+    """Proves a fold, and writes it where it is to be written."""
+    if output is None:
+        prove(folded.model)
+        return
+    if source.is_file(output):
+        if not folded.changed:
+            prove(folded.model)
+            run.report.outputs.append(source.describe())
+            return
+        source.map_weights()
+    with run.phase("stage"):
+        staged = source.stage(folded.model, output, changed=folded.changed)
+    with staged:
+        prove(staged.path)
+        with run.phase("write"):
+            run.report.outputs.append(staged.publish().describe())
 
 
 def inspect(
@@ -462,6 +454,7 @@ class FoldPass(ir.passes.FunctionalPass):
             fold_norm_affine=chosen.fold_norm_affine,
             target=chosen.target,
             groupnorm=chosen.groupnorm,
+            allow_unstable=chosen.allow_unstable,
             provenance=chosen.provenance,
             verify=self._verify,
             **self._checks,

@@ -22,10 +22,12 @@ from normfold.planning.cost import is_bias
 from normfold.planning.crossing import SwitchedOff
 from normfold.planning.dead_bias import find_dead_bias
 from normfold.planning.norm_affine import find_norm_release
+from normfold.planning.norm_forms import Form
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner, is_kept
+from normfold.planning.targets import Judge, accept_every_form
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
@@ -58,6 +60,7 @@ class Folded:
         sites: every normalisation and constant affine of ``original``, and what became of it.
         changed: whether ``model`` differs from ``original``.
         provenance: per removed site its name, rule and original statistics.
+        forms: what each GroupNorm and InstanceNorm was given, by name of its value; ``None`` where it stays.
     """
 
     original: ir.Model
@@ -66,16 +69,25 @@ class Folded:
     sites: list[Site]
     changed: bool
     provenance: list[dict[str, Any]]
+    forms: Mapping[str, Form | None]
 
 
-def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
-    """Fold every constant affine of ``model`` that can be folded exactly. The argument is not changed."""
+def fold_model(
+    model: ir.Model, options: FoldOptions | None = None, *, judge: Judge = accept_every_form
+) -> Folded:
+    """Fold every constant affine of ``model`` that can be folded exactly. The argument is not changed.
+
+    Args:
+        model: the model.
+        options: what to do.
+        judge: is asked about each form that a GroupNorm or InstanceNorm may be given.
+    """
     original = model.clone()
     if original.functions:
         original = InlinePass()(original).model
     work = original.clone()
     with _collector_paused():
-        folder = _Folder(work, options or FoldOptions())
+        folder = _Folder(work, options or FoldOptions(), judge)
         folder.run()
     sites = folder.ledger.sites()
     changed = any(site.action != "kept" for site in sites) or folder.frozen
@@ -86,6 +98,7 @@ def fold_model(model: ir.Model, options: FoldOptions | None = None) -> Folded:
         sites=sites,
         changed=changed,
         provenance=folder.ledger.provenance(),
+        forms=folder.norms.forms,
     )
 
 
@@ -103,21 +116,23 @@ def _collector_paused() -> Iterator[None]:
 
 
 class _Folder:
-    def __init__(self, model: ir.Model, options: FoldOptions) -> None:
+    def __init__(self, model: ir.Model, options: FoldOptions, judge: Judge) -> None:
         self._options = options
+        self._judge = judge
         self._spared = unused(model)
         self._workspace = Workspace(model, freeze_initializers=options.freeze_initializers)
         off = SwitchedOff()
         self._table = {op: off if rule_of(op) in options.skip else entry for op, entry in TABLE.items()}
         self.ledger = Ledger(self._workspace)
         self.frozen = False
+        self.norms = NormStep()
 
     def run(self) -> None:
         bypass_no_ops(self._workspace)
         # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            virtuals = self._raise(substitute_norms(self._workspace, self._options, self.ledger))
-            self._plan(virtuals)
+            self.norms = substitute_norms(self._workspace, self._options, self.ledger, self._judge)
+            self._plan(self._raise(self.norms))
         self._drop_dead_biases()
         if self._options.fold_norm_affine:
             self._release_norms()
@@ -146,7 +161,7 @@ class _Folder:
                     self.ledger.open(virtual(virtuals[-1]).records)
             for node in graph:
                 kind = kind_of(node.domain, node.op_type)
-                if kind is not None and node not in norms.own:
+                if kind is not None and node not in norms.settled:
                     self.ledger.settle(kept_site(node.outputs[0].name or "", kind, (node.op_type,)))
         return virtuals
 

@@ -20,6 +20,7 @@ class FoldOptions:
         provenance: record what was folded in ``metadata_props['normfold']``.
         target: the runtime that GroupNorm and InstanceNorm are spelled for; ``None`` leaves them as they are.
         groupnorm: the form to spell them in, whatever the target prefers, or ``keep``.
+        allow_unstable: take forms that lose accuracy on inputs with a large mean.
     """
 
     skip: frozenset[str] = frozenset()
@@ -29,6 +30,7 @@ class FoldOptions:
     provenance: bool = True
     target: str | None = None
     groupnorm: str | None = None
+    allow_unstable: bool = False
 
     def sha256(self) -> str:
         """Digest that is equal exactly for equal options."""

@@ -25,6 +25,8 @@ from normfold.reporting.report import Finding, Report, Verification
 
 if TYPE_CHECKING:
     from normfold.folding import Folded
+    from normfold.planning.norm_forms import Form
+    from normfold.planning.targets import Judge
     from normfold.verification import ImageOptions, VerifyOptions
     from normfold.verification.options import DataSource
 
@@ -138,13 +140,20 @@ class Run:
         self.report.summary = {"layers": len(done.layers), "images": done.images}
         return done.model
 
-    def fold(self, source: Source, options: FoldOptions) -> Folded:
-        """Folds in memory, and fills the report's sites and summary."""
+    def fold(self, source: Source, options: FoldOptions, judge: Judge | None = None) -> Folded:
+        """Folds in memory, and fills the report's sites and summary.
+
+        Args:
+            source: the model.
+            options: what to do.
+            judge: is asked about each form that a GroupNorm or InstanceNorm may be given.
+        """
         from normfold.folding import fold_model
+        from normfold.planning.targets import accept_every_form
 
         with self.phase("fold"):
             _refuse_unknown_names(source.model, options)
-            folded = fold_model(source.model, options)
+            folded = fold_model(source.model, options, judge=judge or accept_every_form)
             self.report.sites = list(folded.sites)
             self.report.summary = _summary(folded) | {"target": options.target}
             self.report.graphs = site_graphs(folded.original, folded.model, folded.sites)
@@ -201,7 +210,7 @@ class Run:
                 folded.model,
                 folded.exact,
                 folded.sites,
-                lambda region: _refold(region, fold_options),
+                lambda region: _refold(region, fold_options, folded.forms),
                 options,
             )
         self.report.verification = verification
@@ -212,10 +221,13 @@ class Run:
             raise Inconclusive(reason or "it could not be shown that the folded model equals the original")
 
 
-def _refold(model: ir.Model, options: FoldOptions) -> tuple[ir.Model, Mapping[str, Callable[[], Any]]]:
+def _refold(
+    model: ir.Model, options: FoldOptions, forms: Mapping[str, Form | None]
+) -> tuple[ir.Model, Mapping[str, Callable[[], Any]]]:
     from normfold.folding import fold_model
+    from normfold.planning.targets import as_decided
 
-    folded = fold_model(model, options)
+    folded = fold_model(model, options, judge=as_decided(forms))
     return folded.model, folded.exact
 
 
@@ -301,12 +313,15 @@ def _refuse_beyond_memory(name: str, shape: Iterable[int]) -> None:
 
 
 def _summary(folded: Folded) -> dict[str, Any]:
+    from normfold.planning.opset import own_opset
+
     actions = Counter(site.action for site in folded.sites)
     return {
         "changed": folded.changed,
         "sites": len(folded.sites),
         **{action: actions.get(action, 0) for action in ("folded", "merged", "moved", "substituted", "kept")},
         "nodes": [_node_count(folded.original), _node_count(folded.model)],
+        "opset": [own_opset(folded.original), own_opset(folded.model)],
     }
 
 

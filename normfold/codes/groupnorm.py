@@ -22,15 +22,24 @@ GROUPNORM_CODES: tuple[Code, ...] = (
     Code(
         "NF403",
         "form is not valid here",
-        "The form that the target prefers needs another opset, rank, type or static sizes.",
-        "The operator does not exist in this model's opset, or does not take these operands.",
+        "The form that is preferred needs another opset, rank, type or static sizes.",
+        "The operator does not take these operands, or comes with an opset in which another operator of the "
+        "model means something else.",
         "Export with the opset or the static sizes that the reason names, or choose a form with --groupnorm.",
     ),
     Code(
         "NF404",
         "form is not accurate enough",
-        "With the forms that the target prefers, the folded model rounds more than the bound allows.",
-        "Forms differ in how much they lose on inputs with a large mean.",
-        "Normalisations were left as they are. Choose a form with --groupnorm to see which passes.",
+        "With the form that is preferred, a normalisation or the whole model rounds more than it may.",
+        "Forms differ in how much they lose where the mean of an input is far above its deviation. Each is "
+        "tried on such inputs before it is taken; the next one, or the original, took its place.",
+        "Nothing needs to be done. If inputs never have such means, --allow-unstable takes the form.",
+    ),
+    Code(
+        "NF405",
+        "forms were timed",
+        "How fast the model is with its normalisations in each form, against leaving them as they are.",
+        "Measured on this machine for --tune, which takes the fastest form whose proof passes.",
+        "Nothing needs to be done; --groupnorm FORM takes the same form without measuring.",
     ),
 )

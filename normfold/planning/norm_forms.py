@@ -6,9 +6,13 @@
 | ``instancenorm-bn`` | the same with one BatchNormalization in the place of Mul and Add |
 | ``layernorm`` | Reshape [N, G, rest] → LayerNormalization(1) → Reshape → BatchNormalization |
 | ``native`` | GroupNormalization, of opset 21, with scale and bias [C] |
+| ``ms-groupnorm`` | Transpose → com.microsoft.GroupNorm over [N, H, W, C], SiLU inside → Transpose |
 | ``primitive`` | Reshape → ReduceMean → Sub → Mul → ReduceMean → Add → Sqrt → Div → Reshape → Mul → Add |
 
 With as many groups as channels the first two are one InstanceNormalization without any Reshape.
+
+GroupNormalization of opset 18, with scale and bias [G], is not among them: ``onnx.checker`` refuses it as
+deprecated.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 
-Form = Literal["instancenorm", "instancenorm-bn", "layernorm", "native", "primitive"]
+Form = Literal["instancenorm", "instancenorm-bn", "layernorm", "native", "ms-groupnorm", "primitive"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 _LAYER_NORMALIZATION = 17
@@ -30,6 +34,10 @@ _SCALE_PER_CHANNEL = 21
 _AXES_ARE_INPUT = 18
 _INSTANCE_NORMALIZATION_OF_BFLOAT16 = 22
 _NUMPY_BROADCASTING = 9
+LATEST_NEEDED = 22
+"""No form needs a later opset."""
+
+_IMAGE_RANK = 4
 
 _CORES: dict[tuple[str, str], Form] = {
     ("", "InstanceNormalization"): "instancenorm",
@@ -38,7 +46,7 @@ _CORES: dict[tuple[str, str], Form] = {
 }
 
 
-def form_of(norm: Norm) -> str:
+def form_of(norm: Norm) -> Form:
     """The form that a norm has now; ``primitive`` is every spelling without an operator of its own."""
     for node in norm.nodes:
         if (node.domain, node.op_type) == ("com.microsoft", "GroupNorm"):
@@ -51,30 +59,39 @@ def form_of(norm: Norm) -> str:
     return "primitive"
 
 
+def needed_opset(norm: Norm, form: Form, workspace: Workspace) -> int:
+    """The first opset that a form of a norm exists in."""
+    if form == "native":
+        # Version 18 has one scale per group, and is deprecated.
+        return _SCALE_PER_CHANNEL
+    if form == "layernorm":
+        return _LAYER_NORMALIZATION
+    narrow = workspace.shapes.dtype(norm.x) == ir.DataType.BFLOAT16
+    if narrow and form in ("instancenorm", "instancenorm-bn"):
+        return _INSTANCE_NORMALIZATION_OF_BFLOAT16
+    return _NUMPY_BROADCASTING
+
+
 def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
-    """Why a norm cannot be given a form; ``None`` if it can."""
-    dims, dtype, opset = workspace.dims(norm.x), workspace.shapes.dtype(norm.x), workspace.opset
+    """Why a norm cannot be given a form at any opset; ``None`` if it can."""
+    dims, dtype = workspace.dims(norm.x), workspace.shapes.dtype(norm.x)
     if norm.kind not in ("groupnorm", "instancenorm") or norm.channel_axis != 1:
         return "its channels are not axis 1"
     if dims is None or len(dims) < 2:
         return "the rank is not known"
     if dtype not in FLOAT_TYPES:
         return "the type is not known"
-    if opset < _NUMPY_BROADCASTING:
-        return f"opset {opset} is older than {_NUMPY_BROADCASTING}"
     if norm.groups == norm.channels and len(dims) < 3:
         return "every group is a single element"
-    if form in ("instancenorm", "instancenorm-bn"):
-        if dtype == ir.DataType.BFLOAT16 and opset < _INSTANCE_NORMALIZATION_OF_BFLOAT16:
-            return f"InstanceNormalization takes bfloat16 from opset {_INSTANCE_NORMALIZATION_OF_BFLOAT16} on"
-    elif form == "layernorm":
-        if opset < _LAYER_NORMALIZATION:
-            return f"LayerNormalization needs opset {_LAYER_NORMALIZATION}, the model has {opset}"
-        if group_elements(norm, workspace) is None:
-            return "LayerNormalization needs static sizes"
-    elif form == "native" and opset < _SCALE_PER_CHANNEL:
-        # Version 18 has one scale per group, and is deprecated.
-        return f"a scale per channel needs opset {_SCALE_PER_CHANNEL}, the model has {opset}"
+    if form == "layernorm" and group_elements(norm, workspace) is None:
+        return "LayerNormalization needs static sizes"
+    if form == "ms-groupnorm":
+        if len(dims) != _IMAGE_RANK:
+            return f"com.microsoft.GroupNorm takes rank {_IMAGE_RANK}, not {len(dims)}"
+        if dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            return "com.microsoft.GroupNorm takes float32 and float16 only"
+        if norm.channels // norm.groups % 2:
+            return "com.microsoft.GroupNorm takes an even number of channels per group"
     return None
 
 

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from normfold.planning.norm_forms import Form, form_of, obstacle
+import onnx_ir as ir
+
+from normfold.planning.norm_forms import FORMS, Form, form_of, needed_opset, obstacle
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 
 Target = Literal["ort-cpu", "ort-cuda", "tensorrt", "openvino", "portable"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
+Judge = Callable[[Norm, Form, Workspace], str | None]
+"""Why a form is not to be given to a norm although it is valid there; ``None`` if it may."""
+
 _INSTANCE_NORMALIZATION_ON_CUDA = 21
+
+
+def accept_every_form(_norm: Norm, _form: Form, _workspace: Workspace) -> str | None:
+    """The judge that has nothing to say."""
+    return None
+
+
+def as_decided(forms: Mapping[str, Form | None]) -> Judge:
+    """The judge that takes the forms of an earlier fold, by name of the norms' values."""
+
+    def judge(norm: Norm, form: Form, _workspace: Workspace) -> str | None:
+        name = (norm.before_activation or norm).y.name or ""
+        return None if forms.get(name, form) == form else "another was taken in the whole model"
+
+    return judge
 
 
 _OF_PROVIDER: dict[str, Target] = {
@@ -30,61 +51,142 @@ def target_of(provider: str) -> Target:
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """How far the opset may go.
+
+    Attributes:
+        opset: the latest that the model may have.
+        reason: why it may have no later one.
+    """
+
+    opset: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Choice:
     """What becomes of one norm.
 
     Attributes:
         form: the form that it is given; ``None`` if it stays as it is.
-        reason: why a form that was preferred is not it; ``None`` where the first was.
+        code: reason code where a form that was preferred is not it; ``None`` where the first was.
+        reason: one clause for each form that was passed over.
     """
 
     form: Form | None
+    code: str | None = None
     reason: str | None = None
 
 
-def choose(norm: Norm, workspace: Workspace, target: str | None, form: str | None) -> Choice:
-    """The form for a norm.
+@dataclass(frozen=True)
+class _Preference:
+    """One form that a target likes.
+
+    Attributes:
+        form: the form.
+        as_good: spellings that the target runs as well: they stay.
+        drawback: why it does not like it here.
+    """
+
+    form: Form
+    as_good: frozenset[str]
+    drawback: str | None = None
+
+
+def choose(
+    norm: Norm, workspace: Workspace, target: str | None, form: str | None, ceiling: Ceiling, judge: Judge
+) -> Choice:
+    """The form for a norm: the first that is valid and that nothing speaks against.
 
     Args:
         norm: what was recognised.
         workspace: the model.
         target: name of a runtime; ``None`` leaves every norm as it is.
         form: what the user asked for: a form, ``keep``, or ``None`` for the target's choice.
+        ceiling: the latest opset.
+        judge: is asked about each form that is valid.
     """
     if norm.kind not in ("groupnorm", "instancenorm") or form == "keep" or (target is None and form is None):
         return Choice(None)
-    own, reason = form_of(norm), None
-    for wanted in _preferences(target or "ort-cpu", workspace.opset) if form is None else (form,):
-        if own in _SATISFIES.get(wanted, {wanted}) or (form is None and own in _AS_GOOD[target or "ort-cpu"]):
-            return Choice(None, reason)
-        barred = obstacle(norm, wanted, workspace)  # type: ignore[arg-type]
+    own, passed, unstable = form_of(norm), list[str](), False
+    for wanted in _wanted(norm, workspace, target, form):
+        barred = wanted.drawback
+        if barred is None and own in (wanted.form, *wanted.as_good):
+            return _outcome(None, passed, unstable=unstable)
         if barred is None:
-            return Choice(wanted, reason)  # type: ignore[arg-type]
-        reason = reason or f"{wanted}: {barred}"
-    return Choice(None, reason)
+            barred = obstacle(norm, wanted.form, workspace)
+        later = needed_opset(norm, wanted.form, workspace)
+        if barred is None and later > ceiling.opset:
+            barred = f"it needs opset {later}, and {ceiling.reason}"
+        if barred is None:
+            barred = judge(norm, wanted.form, workspace)
+            unstable |= barred is not None
+        if barred is None:
+            return _outcome(wanted.form, passed, unstable=unstable)
+        passed.append(f"{wanted.form}: {barred}")
+    return _outcome(None, passed, unstable=unstable)
+
+
+def _outcome(form: Form | None, passed: Sequence[str], *, unstable: bool) -> Choice:
+    if not passed:
+        return Choice(form)
+    return Choice(form, "NF404" if unstable else "NF403", "; ".join(passed))
+
+
+def _wanted(norm: Norm, workspace: Workspace, target: str | None, form: str | None) -> list[_Preference]:
+    """What is tried, in order: what was asked for by name, then what the target likes."""
+    listed = [] if target is None else _PREFERENCES[target](norm, workspace)
+    if form is None:
+        return listed
+    asked = next(known for known in FORMS if known == form)
+    as_good = _SAME_OPERATOR.get(asked, frozenset[str]())
+    return [_Preference(asked, as_good), *(other for other in listed if other.form != asked)]
 
 
 # Mul and Add behind a chain become one BatchNormalization wherever affines are lowered.
-_SATISFIES: dict[str, set[str]] = {"instancenorm-bn": {"instancenorm", "instancenorm-bn"}}
+_SAME_OPERATOR: dict[Form, frozenset[str]] = {"instancenorm-bn": frozenset({"instancenorm"})}
 
-# Spellings that the target runs as well as the form that it would be given.
-_AS_GOOD: dict[str, frozenset[str]] = {
-    "ort-cpu": frozenset({"instancenorm", "instancenorm-bn", "layernorm"}),
-    "ort-cuda": frozenset({"layernorm", "ms-groupnorm"}),
-    "openvino": frozenset({"native", "layernorm"}),
-    "tensorrt": frozenset({"native", "layernorm"}),
-    "portable": frozenset({"instancenorm", "instancenorm-bn", "layernorm"}),
+
+def _ort_cpu(_norm: Norm, _workspace: Workspace) -> list[_Preference]:
+    return [
+        _Preference("instancenorm-bn", frozenset({"instancenorm", "layernorm"})),
+        _Preference("layernorm", frozenset()),
+    ]
+
+
+def _ort_cuda(norm: Norm, workspace: Workspace) -> list[_Preference]:
+    opset, narrow = workspace.opset, workspace.shapes.dtype(norm.x) == ir.DataType.FLOAT16
+    on_cpu = f"InstanceNormalization of opset {opset} has no CUDA kernel and runs on the CPU"
+    late = opset > _INSTANCE_NORMALIZATION_ON_CUDA
+    good = frozenset({"instancenorm", "layernorm"} | ({"ms-groupnorm"} if not narrow else set()))
+    listed = [
+        _Preference("instancenorm-bn", good, on_cpu if late else None),
+        _Preference("layernorm", frozenset({"ms-groupnorm"} if not narrow else set())),
+        _Preference("native", frozenset()),
+    ]
+    return [_Preference("ms-groupnorm", frozenset()), *listed] if narrow else listed
+
+
+def _tensorrt(norm: Norm, _workspace: Workspace) -> list[_Preference]:
+    wrong = "TensorRT 10.16 computes GroupNormalization with one group wrongly" if norm.groups == 1 else None
+    return [
+        _Preference("native", frozenset({"layernorm"}), wrong),
+        _Preference("instancenorm", frozenset({"layernorm"})),
+    ]
+
+
+def _openvino(_norm: Norm, _workspace: Workspace) -> list[_Preference]:
+    return [_Preference("instancenorm", frozenset({"native", "layernorm"}))]
+
+
+def _portable(_norm: Norm, _workspace: Workspace) -> list[_Preference]:
+    return [_Preference("instancenorm", frozenset({"instancenorm-bn", "layernorm"}))]
+
+
+_PREFERENCES: dict[str, Callable[[Norm, Workspace], list[_Preference]]] = {
+    "ort-cpu": _ort_cpu,
+    "ort-cuda": _ort_cuda,
+    "tensorrt": _tensorrt,
+    "openvino": _openvino,
+    "portable": _portable,
 }
-
-
-def _preferences(target: str, opset: int) -> tuple[Form, ...]:
-    if target == "ort-cpu":
-        return ("instancenorm-bn",)
-    if target == "ort-cuda":
-        # From opset 22 on InstanceNormalization has no kernel there and runs on the CPU.
-        return ("instancenorm-bn",) if opset <= _INSTANCE_NORMALIZATION_ON_CUDA else ("layernorm", "native")
-    if target == "tensorrt":
-        return ("native", "instancenorm")
-    if target == "openvino":
-        return ("instancenorm",)
-    return ("instancenorm",)

@@ -17,7 +17,7 @@ from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import Outcome, relaxed_options, run_model
+from normfold.verification.providers import Outcome, relaxed_options, run_model, without_kernel
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
 from normfold.verification.rounding import Judgement, column, judge, ulp, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
@@ -115,6 +115,14 @@ class HeadToHead:
 
     def _on_provider(self, provider: str, named: bool, reference: Reference) -> bool:
         """Compares on one provider; returns whether the original ran there."""
+        lacking = without_kernel(self._folded, provider)
+        if lacking is not None:
+            self._ledger.add(
+                "inconclusive" if named else "warning",
+                "NF204",
+                f"{_short(provider)} was not exercised: it has no kernel of {lacking}",
+            )
+            return False
         base = self._run_file(0, provider, optimize=False, repeat=provider != CPU)
         if base.status != "ok":
             self._not_exercised(provider, named, base)

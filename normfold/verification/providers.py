@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx_ir as ir
+
 from normfold.verification.inputs import Arrays
 from normfold.verification.reference import largest_change
 from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, Session
@@ -14,6 +16,8 @@ from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeR
 Status = Literal["ok", "refused", "crashed", "not registered", "not assigned"]
 REPEATS = 3
 """Runs of the original on providers whose results vary from run to run."""
+
+_NO_KERNEL = {CPU: frozenset({("com.microsoft", "GroupNorm")})}
 
 
 @dataclass
@@ -50,6 +54,16 @@ class Outcome:
             "fallbacks": self.fallbacks,
             "onnxruntime": self.version,
         }
+
+
+def without_kernel(model: ir.Model, provider: str) -> str | None:
+    """An operator of the model that folds write for other providers, and that this one has no kernel of."""
+    lacking = _NO_KERNEL.get(provider, frozenset())
+    for graph in model.graphs():
+        for node in graph:
+            if (node.domain, node.op_type) in lacking:
+                return f"{node.domain}.{node.op_type}"
+    return None
 
 
 def strict_options(provider: str) -> dict[str, str]:

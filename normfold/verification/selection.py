@@ -160,13 +160,17 @@ def _try_families(
     """Batches for one assignment of sizes; families are mixed along axis 0 where there is room."""
     room = max((shape[0] for spec in specs if spec.floating and (shape := shapes[spec.name])), default=1)
     plans: list[tuple[str, ...]]
+    every, usual = (
+        tuple(family for family in listed if options.large_means or family != "large-mean")
+        for listed in (FAMILIES, DEFAULT_FAMILIES)
+    )
     if options.thorough:
-        plans = [(family,) for family in FAMILIES]
+        plans = [(family,) for family in every]
     elif room >= 2:
-        plans = [DEFAULT_FAMILIES[:room]]
+        plans = [usual[:room]]
     else:
         elements = sum(math.prod(shape) for shape in shapes.values())
-        plans = [(family,) for family in DEFAULT_FAMILIES[: 4 if elements <= SMALL_INPUTS else 2]]
+        plans = [(family,) for family in usual[: 4 if elements <= SMALL_INPUTS else 2]]
     if not float_inputs(specs):
         plans = plans[:2]
     rates = SAMPLING_RATES if any(spec.is_sampling_rate for spec in specs) else SAMPLING_RATES[:1]

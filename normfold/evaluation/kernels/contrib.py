@@ -141,15 +141,25 @@ def _with_default_epsilon(call: NodeCall) -> NodeCall:
     )
 
 
+def _group_normalize_in_one_pass(x: Array, groups: int, epsilon: float) -> Array:
+    rows = x.reshape(x.shape[0], groups, -1)
+    mean = rows.mean(axis=2, keepdims=True)
+    variance = np.maximum((rows * rows).mean(axis=2, keepdims=True) - mean * mean, 0)
+    return np.asarray((rows - mean) / np.sqrt(variance + np.asarray(epsilon, x.dtype))).reshape(x.shape)
+
+
 def group_norm(call: NodeCall) -> Sequence[Array]:
     """GroupNorm: X [N, H, W, C] (or [N, C, H, W] with channels_last = 0), gamma and beta [C], SiLU if
     activation = 1.
+
+    In the model's own types it rounds as the CUDA kernel does: ``E[x²] − E[x]²`` in float32.
     """
     x = call.tensor(0)
     last = call.integer("channels_last", 1)
     wide = np.moveaxis(working(x), -1, 1) if last else working(x)
     shape = (-1, *[1] * (x.ndim - 2))
-    y = group_normalize(wide, call.integer("groups"), call.number("epsilon", 1e-5))
+    normalize = group_normalize if call.double else _group_normalize_in_one_pass
+    y = normalize(wide, call.integer("groups"), call.number("epsilon", 1e-5))
     y = y * working(call.tensor(1)).reshape(shape) + working(call.tensor(2)).reshape(shape)
     match call.integer("activation"):
         case 0:

@@ -6,6 +6,7 @@ from normfold.planning.norm_forms import Form
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 from normfold.rewriting.norm_forms.builder import Builder, Emitted
+from normfold.rewriting.norm_forms.contrib_group_norm import emit_contrib_group_norm
 from normfold.rewriting.norm_forms.group_normalization import emit_group_normalization
 from normfold.rewriting.norm_forms.instance_normalization import emit_instance_normalization
 from normfold.rewriting.norm_forms.layer_normalization import emit_layer_normalization
@@ -16,6 +17,9 @@ __all__ = ["Emitted", "substitute"]
 
 def substitute(norm: Norm, form: Form, workspace: Workspace) -> Emitted:
     """Replace the nodes of ``norm``; ``norm.y`` keeps its name, and what led to it is gone."""
+    if form == "ms-groupnorm":
+        builder = Builder(norm, workspace)
+        return builder.finish(emit_contrib_group_norm(builder))
     norm = norm.before_activation or norm
     builder = Builder(norm, workspace)
     if form == "native":

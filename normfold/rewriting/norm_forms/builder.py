@@ -64,9 +64,10 @@ class Builder:
         attributes: Attributes | None = None,
         *,
         dtype: ir.DataType | None = None,
+        domain: str = "",
     ) -> ir.Value:
         """One node; its output's name says what it is of."""
-        node = ir.node(op_type, list(inputs), dict(attributes or {}))
+        node = ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain)
         self._anchor.prepend(node)
         made = self._made.nodes
         self.workspace.place(node, self.workspace.position(self._anchor) - 0.5 + len(made) * _STEP)
@@ -77,10 +78,10 @@ class Builder:
         self.workspace.shapes.set(value, dims, self.dtype if dtype is None else dtype)
         return value
 
-    def constant(self, values: Array64, stem: str) -> ir.Value:
-        """An initializer of the norm's type, rounded once, when it is written."""
+    def constant(self, values: Array64, stem: str, dtype: ir.DataType | None = None) -> ir.Value:
+        """An initializer, by default of the norm's type, rounded once, when it is written."""
         name = f"{self.norm.y.name}_{stem}"
-        return new_initializer(Constant64.of(values, self.dtype), name, self._graph, self.workspace)
+        return new_initializer(Constant64.of(values, dtype or self.dtype), name, self._graph, self.workspace)
 
     def integers(self, values: Sequence[int], stem: str) -> ir.Value:
         name = self.workspace.fresh_name(f"{self.norm.y.name}_{stem}")
