@@ -160,8 +160,8 @@ class RegionProver:
             return proof
         original = Side(view(self._original, region.original, region.inputs, region.outputs))
         after = view(self._folded, region.folded, region.inputs, region.outputs)
-        held = {name: self._exact[name] for name in after.graph.initializers if name in self._exact}
-        folded = Side(after, held)
+        # Of all graphs: a body inside the region has initializers of its own.
+        folded = Side(after, self._exact)
         proof.original = original
         names = [name for _, name in region.outputs]
         for drafts in self._boundaries.drafts(region.inputs, region.original):

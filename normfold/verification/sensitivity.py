@@ -152,7 +152,7 @@ def _larger_epsilon(node: ir.Node) -> dict[str, ir.Attr]:
 
 
 def _hundredfold(array: np.ndarray) -> np.ndarray:
-    return array * EPSILON_FACTOR
+    return np.asarray(array * EPSILON_FACTOR)
 
 
 def _nearby(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
