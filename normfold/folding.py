@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
+from normfold.collector import collector_paused
 from normfold.ledger import Ledger, rule_of
 from normfold.norm_step import NormStep, substitute_norms
 from normfold.options import FoldOptions
@@ -72,6 +71,28 @@ class Folded:
     forms: Mapping[str, Form | None]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is about to be folded.
+
+    Attributes:
+        source: the model that was asked for.
+        original: the same with local functions inlined.
+        workspace: of a copy that the fold will change. It serves one fold.
+    """
+
+    source: ir.Model
+    original: ir.Model
+    workspace: Workspace
+
+
+def prepare(model: ir.Model, *, freeze_initializers: bool = False) -> Prepared:
+    """Inlines, copies, and learns what there is to know of shapes and constants; ``model`` is not changed."""
+    with collector_paused():
+        original = InlinePass()(model.clone()).model if model.functions else model
+        return Prepared(model, original, Workspace(original.clone(), freeze_initializers=freeze_initializers))
+
+
 def fold_model(
     model: ir.Model, options: FoldOptions | None = None, *, judge: Judge = accept_every_form
 ) -> Folded:
@@ -82,18 +103,21 @@ def fold_model(
         options: what to do.
         judge: is asked about each form that a GroupNorm or InstanceNorm may be given.
     """
-    original = model.clone()
-    if original.functions:
-        original = InlinePass()(original).model
-    work = original.clone()
-    with _collector_paused():
-        folder = _Folder(work, options or FoldOptions(), judge)
+    options = options or FoldOptions()
+    return fold_prepared(prepare(model, freeze_initializers=options.freeze_initializers), options, judge)
+
+
+def fold_prepared(prepared: Prepared, options: FoldOptions, judge: Judge = accept_every_form) -> Folded:
+    """As ``fold_model``, on a model that has been prepared with the same ``freeze_initializers``."""
+    with collector_paused():
+        folder = _Folder(prepared.workspace, options, judge)
         folder.run()
-    sites = folder.ledger.sites()
+        sites = folder.ledger.sites()
+    original = prepared.original
     changed = any(site.action != "kept" for site in sites) or folder.frozen
     return Folded(
         original=original,
-        model=work if changed else original.clone(),
+        model=prepared.workspace.model if changed else original.clone(),
         exact=folder.exact(),
         sites=sites,
         changed=changed,
@@ -102,25 +126,12 @@ def fold_model(
     )
 
 
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No cyclic garbage collection: over a model of ten thousand nodes it takes as long as the fold
-    itself."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class _Folder:
-    def __init__(self, model: ir.Model, options: FoldOptions, judge: Judge) -> None:
+    def __init__(self, workspace: Workspace, options: FoldOptions, judge: Judge) -> None:
         self._options = options
         self._judge = judge
-        self._spared = unused(model)
-        self._workspace = Workspace(model, freeze_initializers=options.freeze_initializers)
+        self._spared = unused(workspace.model)
+        self._workspace = workspace
         off = SwitchedOff()
         self._table = {op: off if rule_of(op) in options.skip else entry for op, entry in TABLE.items()}
         self.ledger = Ledger(self._workspace)

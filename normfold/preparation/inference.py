@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from normfold.preparation.constants import Constants
 from normfold.preparation.shapes import Dims, Shapes, dims_of, tensor_dims
-from normfold.preparation.skeleton import SMALL, Scope, Skeleton
+from normfold.preparation.skeleton import SMALL, Scope, Skeleton, constant_of
 
 # Output shape and type equal to the first input's.
 _SHAPE_PRESERVING = frozenset(
@@ -64,8 +64,9 @@ def _read_annotations(model: ir.Model, shapes: Shapes) -> None:
         for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
             if value.type is None or isinstance(value.type, ir.TensorType):
                 shapes.set(value, dims_of(value.shape), value.dtype)
-        for value in graph.initializers.values():
-            tensor = value.const_value
+        constants = [(v, v.const_value) for v in graph.initializers.values()]
+        constants += [(node.outputs[0], constant_of(node)) for node in graph if node.op_type == "Constant"]
+        for value, tensor in constants:
             if tensor is not None:
                 shapes.set(value, tensor_dims(tensor), tensor.dtype)
 

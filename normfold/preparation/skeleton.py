@@ -69,7 +69,7 @@ class Skeleton:
         results = [v for node in graph for v in node.outputs if v.name]
         scope.values.update((v.name or "", v) for v in results)
         for node in graph:
-            if (tensor := _constant_of(node)) is not None:
+            if (tensor := constant_of(node)) is not None:
                 self._write_constant(into, node.outputs[0], tensor)
             else:
                 scope.nodes.append(node)
@@ -159,7 +159,8 @@ def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from graph.output
 
 
-def _constant_of(node: ir.Node) -> ir.TensorProtocol | None:
+def constant_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor of a Constant node."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     attribute = node.attributes.get("value")

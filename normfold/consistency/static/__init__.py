@@ -52,5 +52,10 @@ def static_findings(model: ir.Model, *, freeze_initializers: bool = False) -> li
     Returns:
         The findings, errors first, in graph order within one kind.
     """
-    subject = Subject(Workspace(inlined(model), freeze_initializers=freeze_initializers))
+    return findings_in(Workspace(inlined(model), freeze_initializers=freeze_initializers))
+
+
+def findings_in(workspace: Workspace) -> list[Finding]:
+    """As ``static_findings``, on a workspace that is there already. It is not changed."""
+    subject = Subject(workspace)
     return ordered(finding for check in _CHECKS for finding in check(subject))
