@@ -83,6 +83,8 @@ def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
         return "the type is not known"
     if norm.groups == norm.channels and len(dims) < 3:
         return "every group is a single element"
+    if norm.unbiased:
+        return "its variance divides by K - 1, and K is not static"
     if form == "layernorm" and group_elements(norm, workspace) is None:
         return "LayerNormalization needs static sizes"
     if form == "ms-groupnorm":

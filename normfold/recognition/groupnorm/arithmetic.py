@@ -5,11 +5,10 @@ from __future__ import annotations
 from normfold.affine import Array64
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.node_view import NodeView
-from normfold.preparation.sizes import Size
 from normfold.recognition.batchnorm import read_batchnorm
 from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut
 from normfold.recognition.groupnorm.reader import Reader, Reading, with_affine
-from normfold.recognition.groupnorm.terms import ONE, Expression, inverse, product, total
+from normfold.recognition.groupnorm.terms import ONE, Expression, product, total
 from normfold.refusal import Refused
 
 
@@ -33,7 +32,7 @@ def _mul(node: NodeView, reader: Reader) -> Expression:
 
 def _div(node: NodeView, reader: Reader) -> Expression:
     a, b = _operands(node, reader)
-    return a.computed(product(a.terms, inverse(b.terms)))
+    return a.computed(product(a.terms, reader.statistics.inverse(b.terms)))
 
 
 def _neg(node: NodeView, reader: Reader) -> Expression:
@@ -46,10 +45,10 @@ def _pow(node: NodeView, reader: Reader) -> Expression:
     if exponent == 2.0:
         return x.computed(product(x.terms, x.terms))
     if exponent == -1.0:
-        return x.computed(inverse(x.terms))
+        return x.computed(reader.statistics.inverse(x.terms))
     if exponent in (0.5, -0.5):
         root = {reader.statistics.root(x): Laid.number(1.0)}
-        return x.computed(root if exponent > 0 else inverse(root))
+        return x.computed(root if exponent > 0 else reader.statistics.inverse(root))
     raise NotRead(f"a power of {exponent:g}")
 
 
@@ -60,7 +59,7 @@ def _sqrt(node: NodeView, reader: Reader) -> Expression:
 
 def _reciprocal(node: NodeView, reader: Reader) -> Expression:
     x = reader.expression(node, 0)
-    return x.computed(inverse(x.terms))
+    return x.computed(reader.statistics.inverse(x.terms))
 
 
 def _not_negative(node: NodeView, reader: Reader) -> Expression:
@@ -72,9 +71,8 @@ def _not_negative(node: NodeView, reader: Reader) -> Expression:
         least = node.float_attribute("min", 1.0) if node.opset < 11 else _scalar(reader.constant(node, 1))
         if least != 0.0 or node.has(2) or node.has_attribute("max"):
             raise NotRead("it is clipped elsewhere than at zero")
-    scalars = {key: laid.settled().scalar for key, laid in x.terms.items()}
-    square, mean = scalars.pop((0, 0, 1, ()), None), scalars.pop((0, 2, 0, ()), 0.0)
-    if scalars or square is None or mean is None or square <= 0 or mean < -square * (1 + 1e-12):
+    variance = reader.statistics.radicand(x)
+    if variance.constant < 0 or variance.mean < -variance.square * (1 + 1e-12):
         raise NotRead("it may be negative")
     return x
 
@@ -168,18 +166,6 @@ def _scalar(array: Array64) -> float:
     return float(array.reshape(()))
 
 
-def element_count(pieces: Axis) -> int:
-    """How many elements the pieces hold.
-
-    Raises:
-        NotRead: where that is not static.
-    """
-    count = Size.product(piece.size for piece in uncut(pieces)).number
-    if count is None:
-        raise NotRead("a sum runs over a number of elements that is not static")
-    return count
-
-
 READINGS: dict[tuple[str, str], Reading] = {
     ("", "Add"): _add,
     ("", "Sub"): _sub,
@@ -199,5 +185,3 @@ READINGS: dict[tuple[str, str], Reading] = {
     ("", "Swish"): _swish,
     ("com.microsoft", "QuickGelu"): _swish,
 }
-
-__all__ = ["READINGS", "element_count"]

@@ -1,13 +1,13 @@
-"""Reductions: means, and sums over a known number of elements."""
+"""Reductions: means, and sums as means times the number of elements."""
 
 from __future__ import annotations
 
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.reductions import reduced_axes
-from normfold.recognition.groupnorm.arithmetic import element_count
-from normfold.recognition.groupnorm.frame import Laid, NotRead, uncut
+from normfold.preparation.sizes import Size
+from normfold.recognition.groupnorm.frame import NotRead, uncut
 from normfold.recognition.groupnorm.reader import Reader, Reading
-from normfold.recognition.groupnorm.terms import ONE, Expression, product
+from normfold.recognition.groupnorm.terms import Expression, product
 from normfold.refusal import Refused
 
 
@@ -17,18 +17,17 @@ def _mean(node: NodeView, reader: Reader) -> Expression:
 
 def _sum(node: NodeView, reader: Reader) -> Expression:
     x = reader.expression(node, 0)
-    over = uncut(piece for axis in _axes(node) for piece in x.view[axis])
-    mean = _reduced(node, reader, x)
-    count = {ONE: Laid.number(float(element_count(over)))}
-    return Expression(mean.view, product(mean.terms, count), mean.shadow)
+    return _times_count(node, reader, x, _reduced(node, reader, x))
 
 
 def _sum_of_squares(node: NodeView, reader: Reader) -> Expression:
     x = reader.expression(node, 0)
-    over = uncut(piece for axis in _axes(node) for piece in x.view[axis])
-    mean = _reduced(node, reader, x.computed(product(x.terms, x.terms)))
-    count = {ONE: Laid.number(float(element_count(over)))}
-    return Expression(mean.view, product(mean.terms, count), mean.shadow)
+    return _times_count(node, reader, x, _reduced(node, reader, x.computed(product(x.terms, x.terms))))
+
+
+def _times_count(node: NodeView, reader: Reader, x: Expression, mean: Expression) -> Expression:
+    size = Size.product(piece.size for axis in _axes(node) for piece in uncut(x.view[axis]))
+    return Expression(mean.view, product(mean.terms, reader.statistics.count(size)), mean.shadow)
 
 
 def _global_average(node: NodeView, reader: Reader) -> Expression:

@@ -19,7 +19,7 @@ def _reshape(node: NodeView, reader: Reader) -> Expression:
         target = target_sizes(node, sizes_of_view(x.view))
     except Refused as refused:
         raise NotRead(refused.detail) from refused
-    return x.viewed(reshaped(x.view, target))
+    return x.viewed(reshaped(x.view, [reader.resolved(size) for size in target]))
 
 
 def _flatten(node: NodeView, reader: Reader) -> Expression:
@@ -61,7 +61,7 @@ def _expand(node: NodeView, reader: Reader) -> Expression:
     if target is None or len(target) > len(x.view):
         raise NotRead("an Expand to an unknown shape")
     own = sizes_of_view(x.view)[len(x.view) - len(target) :]
-    if any(wanted not in (Size(1), size) for wanted, size in zip(target, own, strict=True)):
+    if any(reader.resolved(wanted) not in (Size(1), size) for wanted, size in zip(target, own, strict=True)):
         raise NotRead("a value is expanded")
     return x
 

@@ -8,10 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from normfold.affine import Array64
+from normfold.preparation.sizes import Size
 from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, same_view, uncut
 from normfold.recognition.groupnorm.norm import Kind
 from normfold.recognition.groupnorm.reader import Reader
-from normfold.recognition.groupnorm.terms import ONE, Expression, Monomial
+from normfold.recognition.groupnorm.terms import (
+    ONE,
+    Expression,
+    Monomial,
+    Radicand,
+    Statistics,
+    product,
+    total,
+)
 
 _EQUAL = 1e-12
 
@@ -28,6 +37,7 @@ class Meaning:
     epsilon: float
     scale: Array64
     shift: Array64
+    unbiased: bool
 
 
 def meaning_of(expression: Expression, reader: Reader) -> Meaning:
@@ -47,7 +57,9 @@ def meaning_of(expression: Expression, reader: Reader) -> Meaning:
     if top is None or top[1:3] != (0, 0) or len(top[3]) != 1 or top[3][0][1] != -1:
         raise NotRead("it is not divided by one root")
     scale = terms.pop(top)
-    radicand = reader.statistics.radicands[top[3][0][0]]
+    radicand = reader.statistics.factors[top[3][0][0]]
+    if not isinstance(radicand, Radicand):
+        raise NotRead("it is divided by a size")
     below: Monomial = (0, 1, 0, top[3])
     centre = terms.pop(below, None)
     if terms or radicand.constant < 0:
@@ -67,14 +79,27 @@ def meaning_of(expression: Expression, reader: Reader) -> Meaning:
     if channels == 0:
         raise NotRead("the number of channels is not known")
     shape = [piece.size.number or 0 for piece in channel]
-    factor = 1.0 / math.sqrt(radicand.square)
+    unbiased = bool(radicand.counts)
+    if unbiased and not _is_unbiased(radicand, averaged, reader.statistics):
+        raise NotRead("its variance is multiplied by an open size")
+    square = 1.0 if unbiased else radicand.square
+    factor = 1.0 / math.sqrt(square)
     gamma, beta = (
         np.broadcast_to(laid.settled().aligned(channel), shape).reshape(-1) for laid in (scale, shift)
     )
-    epsilon = radicand.constant / radicand.square
+    epsilon = radicand.constant / square
     # A factor within rounding of one is the square root of K·(K−1)/(K·(K−1)).
     gamma = gamma if abs(factor - 1.0) < _EQUAL else gamma * factor
-    return Meaning(kind, axes, channel_axis, channels, groups, epsilon, gamma, beta.copy())
+    return Meaning(kind, axes, channel_axis, channels, groups, epsilon, gamma, beta.copy(), unbiased)
+
+
+def _is_unbiased(radicand: Radicand, averaged: Axis, statistics: Statistics) -> bool:
+    """Whether the variance is multiplied by ``K/(K − 1)``, K the open number of elements averaged over."""
+    elements = statistics.count(Size.product(piece.size for piece in uncut(averaged)))
+    less = total(elements, {ONE: Laid.number(1.0)}, -1.0)
+    ((key, factor),) = product(elements, statistics.inverse(less)).items()
+    number = factor.scalar
+    return key[3] == radicand.counts and number is not None and _cancels(-number, radicand.square)
 
 
 def _cancels(a: float, b: float) -> bool:

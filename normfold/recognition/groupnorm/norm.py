@@ -31,6 +31,8 @@ class Norm:
         scale: shape [channels].
         shift: shape [channels].
         activation: ``silu`` where ``v · sigmoid(v)`` of the above follows.
+        unbiased: the variance is multiplied by ``K/(K − 1)`` for an open number K of elements averaged over;
+            a static K is part of ``epsilon`` and ``scale``.
         nodes: what it is made of, in graph order; nothing else reads what they compute, other than ``y``.
         before_activation: the same up to the value that the activation takes, where the graph has that value.
     """
@@ -46,6 +48,7 @@ class Norm:
     scale: Array64
     shift: Array64
     activation: Literal["silu"] | None
+    unbiased: bool
     nodes: tuple[ir.Node, ...]
     before_activation: Norm | None = None
 

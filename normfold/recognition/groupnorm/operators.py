@@ -21,7 +21,7 @@ def _instance(node: NodeView, reader: Reader) -> Expression:
     rank = len(x.view)
     normal = reader.standardised(x, set(range(2, rank)), _epsilon(node))
     shape = (-1, *(1,) * (rank - 2))
-    return with_affine(normal, *(reader.constant(node, slot).reshape(shape) for slot in (1, 2)))
+    return with_affine(normal, *(reader.parameter(node, slot).reshape(shape) for slot in (1, 2)))
 
 
 def _group(node: NodeView, reader: Reader) -> Expression:
@@ -47,7 +47,7 @@ def _grouped(node: NodeView, reader: Reader, x: Expression, groups: int, *, axis
     view = reshaped(x.view, [*sizes[:axis], Size(groups), rest, *sizes[axis + 1 :]])
     averaged = set(range(1, len(view))) - {axis}
     normal = reader.standardised(Expression(view, x.terms, view), averaged, _epsilon(node))
-    scale, shift = (reader.constant(node, slot).reshape(-1) for slot in (1, 2))
+    scale, shift = (reader.parameter(node, slot).reshape(-1) for slot in (1, 2))
     return Expression(x.view, _on_channels(normal, view, axis, scale, shift), x.shadow)
 
 
@@ -70,8 +70,8 @@ def _layer(node: NodeView, reader: Reader) -> Expression:
     axes = set(range(node.int_attribute("axis", -1) % rank, rank))
     centred = node.op_type == "LayerNormalization"
     normal = reader.standardised(x, axes, _epsilon(node), centred=centred)
-    shift = reader.constant(node, 2) if node.has(2) else np.zeros(())
-    return with_affine(normal, reader.constant(node, 1), shift)
+    shift = reader.parameter(node, 2) if node.has(2) else np.zeros(())
+    return with_affine(normal, reader.parameter(node, 1), shift)
 
 
 def _epsilon(node: NodeView) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import onnx_ir as ir
@@ -10,9 +10,11 @@ import onnx_ir as ir
 from normfold.affine import Array64
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.shape_expressions import sizes
+from normfold.preparation.sizes import Size
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.groupnorm.frame import Laid, NotRead, base_view, uncut
-from normfold.recognition.groupnorm.terms import Expression, Monomial, Statistics, inverse, product, total
+from normfold.recognition.groupnorm.counts import count_of
+from normfold.recognition.groupnorm.frame import Laid, NotRead, base_view, sizes_of_view, uncut
+from normfold.recognition.groupnorm.terms import Expression, Monomial, Statistics, product, total
 
 Reading = Callable[[NodeView, "Reader"], Expression]
 """How one operator is read; raises ``NotRead`` where it is not arithmetic that is understood here."""
@@ -26,6 +28,8 @@ class Reader:
     Attributes:
         known: the values read so far.
         statistics: mean and roots that they share.
+        aliases: sizes of axes by the names that shape inference has for them, where it does not see their
+            origin.
     """
 
     def __init__(self, base: ir.Value, workspace: Workspace) -> None:
@@ -39,6 +43,24 @@ class Reader:
         self.known: dict[ir.Value, Expression] = {
             base: Expression(self.view, {_BASE: Laid.number(1.0)}, self.view)
         }
+        self.aliases: dict[Hashable, Size] = {}
+
+    def note(self, value: ir.Value, expression: Expression) -> None:
+        """Remember what a value is."""
+        self.known[value] = expression
+        dims = self.workspace.dims(value) or (None,) * len(expression.view)
+        for name, size in zip(sizes(value, dims), sizes_of_view(expression.view), strict=True):
+            if name.number is None and name != size:
+                ((symbol, _),) = name.symbols
+                self.aliases[symbol] = size
+
+    def resolved(self, size: Size) -> Size:
+        """A size in terms of those of the base value, as far as they are known."""
+        result = Size(size.factor)
+        for symbol, power in size.symbols:
+            for _ in range(power):
+                result = result * self.aliases.get(symbol, Size.symbol(symbol))
+        return result
 
     def expression(self, node: NodeView, slot: int) -> Expression:
         """The sum that an operand is."""
@@ -55,10 +77,22 @@ class Reader:
         return found
 
     def operand(self, node: NodeView, slot: int) -> Expression | Array64:
-        """An operand: a sum, or the values of a constant."""
+        """An operand: a sum, the values of a constant, or a number computed from sizes."""
         value = node.value(slot)
         if value is not None and value in self.known:
             return self.expression(node, slot)
+        if value is not None and not node.is_constant(slot):
+            counted = count_of(value, self)
+            return Expression((), counted, ())
+        return self.constant(node, slot)
+
+    def parameter(self, node: NodeView, slot: int) -> Array64:
+        """A constant, or one number spread over a shape that is not static."""
+        maker = None if node.is_constant(slot) else node.producer(slot)
+        if maker is not None and maker.node.domain in ("", "ai.onnx") and maker.op_type == "Expand":
+            array = self.constant(maker, 0)
+            if array.size == 1:
+                return array.reshape(())
         return self.constant(node, slot)
 
     def constant(self, node: NodeView, slot: int) -> Array64:
@@ -82,7 +116,7 @@ class Reader:
         deviation = expression.computed(product(terms, terms))
         radicand = total(self.averaged(deviation, axes), {(0, 0, 0, ()): Laid.number(epsilon)})
         root = self.statistics.root(expression.computed(radicand))
-        return expression.computed(product(terms, inverse({root: Laid.number(1.0)})))
+        return expression.computed(product(terms, self.statistics.inverse({root: Laid.number(1.0)})))
 
 
 def with_affine(expression: Expression, scale: Array64, shift: Array64) -> Expression:

@@ -14,7 +14,7 @@ from normfold.recognition.groupnorm.frame import NotRead
 from normfold.recognition.groupnorm.matching import Meaning, meaning_of
 from normfold.recognition.groupnorm.norm import LookAlike, Norm
 from normfold.recognition.groupnorm.reader import Reader, Reading
-from normfold.recognition.groupnorm.terms import Expression
+from normfold.recognition.groupnorm.terms import Expression, Radicand
 
 _READINGS: dict[tuple[str, str], Reading] = {
     **arithmetic.READINGS,
@@ -161,7 +161,8 @@ class _Attempt:
                 self._seed, "NF402", f"{leaked.name!r} is also read outside of the normalisation"
             )
         elif self._divided is not None and any(
-            radicand.mean == -radicand.square for radicand in self._reader.statistics.radicands
+            isinstance(factor, Radicand) and factor.mean == -factor.square
+            for factor in self._reader.statistics.factors
         ):
             self.look_alike = LookAlike(self._seed, "NF401", self._divided)
         return None
@@ -197,7 +198,7 @@ class _Attempt:
             if dims is not None and len(dims) != len(expression.view):
                 continue
             self._makers[y] = node
-            self._reader.known[y] = expression
+            self._reader.note(y, expression)
             self._note(y, expression)
             push(y)
 
@@ -271,6 +272,7 @@ class _Attempt:
             meaning.scale,
             meaning.shift,
             "silu" if expression.form == "silu" else None,
+            meaning.unbiased,
             tuple(sorted(region, key=self._workspace.position)),
             inner,
         )

@@ -1,40 +1,60 @@
-"""Arithmetic on x, its mean μ, the mean q of its square, and roots of ``a·q + b·μ² + e``.
+"""Arithmetic on x, its mean μ, the mean q of its square, roots of ``a·q + b·μ² + e``, and open sizes.
 
-A value is a sum of terms ``coefficient · x^i · μ^j · q^k · Π root^p``. The variance is ``q − μ²`` whether it
-was computed as ``E[(x − μ)²]`` or as ``E[x²] − E[x]²``: both multiply out to the same terms.
+A value is a sum of terms ``coefficient · x^i · μ^j · q^k · Π factor^p``. The variance is ``q − μ²`` whether
+it was computed as ``E[(x − μ)²]`` or as ``E[x²] − E[x]²``: both multiply out to the same terms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, Piece, View, uncut
+from normfold.preparation.sizes import Size
+from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut
 
 _MOST_TERMS = 24
 _HIGHEST_POWER = 4
 _EQUAL = 1e-12
 
-Roots = tuple[tuple[int, int], ...]
-Monomial = tuple[int, int, int, Roots]
-"""Powers of x, μ, q, and of roots by their number."""
+Factors = tuple[tuple[int, int], ...]
+Monomial = tuple[int, int, int, Factors]
+"""Powers of x, μ, q, and of factors by their number."""
 
 ONE: Monomial = (0, 0, 0, ())
 
 
 @dataclass(frozen=True)
 class Radicand:
-    """``square·q + mean·μ² + constant``."""
+    """``counts · (square·q + mean·μ²) + constant``, whose root is a factor.
+
+    ``counts`` are powers of open sizes and of sums of them, such as those of ``K/(K − 1)``.
+    """
 
     square: float
     mean: float
     constant: float
+    counts: Factors = ()
 
     def is_close(self, other: Radicand) -> bool:
         ours, theirs = (np.array([r.square, r.mean, r.constant]) for r in (self, other))
-        return bool(np.allclose(ours, theirs, rtol=_EQUAL, atol=0.0))
+        return self.counts == other.counts and bool(np.allclose(ours, theirs, rtol=_EQUAL, atol=0.0))
+
+
+@dataclass(frozen=True)
+class OpenSize:
+    """A size that is not static, as a factor."""
+
+    symbol: Hashable
+
+
+@dataclass(frozen=True)
+class SumOfCounts:
+    """``Σ coefficient · Π open size^p`` of more than one term, such as ``K − 1``, as a factor."""
+
+    terms: frozenset[tuple[Factors, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +81,20 @@ class Expression:
         return Expression(self.view, terms, self.shadow)
 
 
+Factor = Radicand | OpenSize | SumOfCounts
+
+
 @dataclass
 class Statistics:
     """What is shared by all expressions over one base value.
 
     Attributes:
         averaged: the pieces that the mean is taken over, once one was.
-        radicands: of the roots, by number.
+        factors: what stands behind the numbers of factors; of a radicand, its root.
     """
 
     averaged: Axis | None = None
-    radicands: list[Radicand] = field(default_factory=list)
+    factors: list[Factor] = field(default_factory=list)
 
     def mean(self, expression: Expression, over: Axis) -> dict[Monomial, Laid]:
         """The mean over pieces: of x it is μ, of x² it is q; the rest is constant along them.
@@ -87,11 +110,11 @@ class Statistics:
         if frozenset(uncut(self.averaged)) != pieces:
             raise NotRead("means are taken over different axes")
         result: dict[Monomial, Laid] = {}
-        for (x, mean, square, roots), laid in expression.terms.items():
+        for (x, mean, square, factors), laid in expression.terms.items():
             settled = laid.settled()
             if pieces & set(settled.pieces) or x > 2:
                 raise NotRead("a mean is taken of something else than x or its square")
-            key = (0, mean + (x == 1), square + (x == 2), roots)
+            key = (0, mean + (x == 1), square + (x == 2), factors)
             _add(result, key, settled)
         return result
 
@@ -99,18 +122,71 @@ class Statistics:
         """The term that is the square root of an expression.
 
         Raises:
-            NotRead: where it is not ``a·q + b·μ² + e``.
+            NotRead: where it is not ``counts · (a·q + b·μ²) + e``.
+        """
+        radicand = self.radicand(expression)
+        for number, known in enumerate(self.factors):
+            if isinstance(known, Radicand) and known.is_close(radicand):
+                return (0, 0, 0, ((number, 1),))
+        return self._factor(radicand)
+
+    def radicand(self, expression: Expression) -> Radicand:
+        """An expression as ``counts · (a·q + b·μ²) + e``.
+
+        Raises:
+            NotRead: where it is something else.
         """
         parts = {key: laid.settled().scalar for key, laid in expression.terms.items()}
-        square, mean, constant = (parts.pop(key, 0.0) for key in ((0, 0, 1, ()), (0, 2, 0, ()), ONE))
+        counts = next((key[3] for key in parts if key[:3] == (0, 0, 1)), ())
+        keys: tuple[Monomial, ...] = ((0, 0, 1, counts), (0, 2, 0, counts), ONE)
+        square, mean, constant = (parts.pop(key, 0.0) for key in keys)
         if parts or square is None or mean is None or constant is None or square <= 0:
             raise NotRead("a root is taken of something else than a variance and an epsilon")
-        radicand = Radicand(square, mean, constant)
-        for number, known in enumerate(self.radicands):
-            if known.is_close(radicand):
-                return (0, 0, 0, ((number, 1),))
-        self.radicands.append(radicand)
-        return (0, 0, 0, ((len(self.radicands) - 1, 1),))
+        if any(isinstance(self.factors[number], Radicand) for number, _ in counts):
+            raise NotRead("a root is taken of a root")
+        return Radicand(square, mean, constant, counts)
+
+    def count(self, size: Size) -> dict[Monomial, Laid]:
+        """A size as a term."""
+        powers = [(self._number(OpenSize(symbol)), power) for symbol, power in size.symbols]
+        return {(0, 0, 0, tuple(sorted(powers))): Laid.number(float(size.factor))}
+
+    def inverse(self, terms: dict[Monomial, Laid]) -> dict[Monomial, Laid]:
+        """One over a single term of constants and factors, or over a sum of counts.
+
+        Raises:
+            NotRead: for any other divisor, ``√var + ε`` among them.
+        """
+        if len(terms) > 1:
+            terms = {self._factor(self._sum(terms)): Laid.number(1.0)}
+        if len(terms) != 1:
+            raise NotRead("it is divided by zero")
+        ((key, laid),) = terms.items()
+        if key[:3] != (0, 0, 0) or not laid.array.all():
+            raise NotRead("it is divided by something else than a root")
+        return {(0, 0, 0, tuple((n, -p) for n, p in key[3])): Laid(laid.pieces, 1.0 / laid.array)}
+
+    def _sum(self, terms: dict[Monomial, Laid]) -> SumOfCounts:
+        parts = set()
+        for key, laid in terms.items():
+            coefficient = laid.settled().scalar
+            is_count = key[:3] == (0, 0, 0) and all(
+                isinstance(self.factors[number], OpenSize) for number, _ in key[3]
+            )
+            if coefficient is None or not is_count:
+                raise NotRead(
+                    "it is divided by a sum, such as a deviation and an epsilon outside of the root"
+                )
+            parts.add((key[3], coefficient))
+        return SumOfCounts(frozenset(parts))
+
+    def _factor(self, factor: Factor) -> Monomial:
+        return (0, 0, 0, ((self._number(factor), 1),))
+
+    def _number(self, factor: Factor) -> int:
+        if factor not in self.factors:
+            self.factors.append(factor)
+        return self.factors.index(factor)
 
 
 def total(a: dict[Monomial, Laid], b: dict[Monomial, Laid], sign: float = 1.0) -> dict[Monomial, Laid]:
@@ -126,31 +202,17 @@ def product(a: dict[Monomial, Laid], b: dict[Monomial, Laid]) -> dict[Monomial, 
     if len(a) * len(b) > _MOST_TERMS:
         raise NotRead("it has too many terms")
     result: dict[Monomial, Laid] = {}
-    for (x, mean, square, roots), laid in a.items():
-        for (x2, mean2, square2, roots2), laid2 in b.items():
+    for (x, mean, square, factors), laid in a.items():
+        for (x2, mean2, square2, factors2), laid2 in b.items():
             if x + x2 > _HIGHEST_POWER:
                 raise NotRead("a power is too high")
-            powers = dict(roots)
-            for number, power in roots2:
+            powers = dict(factors)
+            for number, power in factors2:
                 powers[number] = powers.get(number, 0) + power
             merged = tuple(sorted((n, p) for n, p in powers.items() if p))
             key = (x + x2, mean + mean2, square + square2, merged)
             _add(result, key, laid.combined(laid2, np.multiply))
     return result
-
-
-def inverse(terms: dict[Monomial, Laid]) -> dict[Monomial, Laid]:
-    """One over a single term of constants and roots.
-
-    Raises:
-        NotRead: for any other divisor, ``√var + ε`` among them.
-    """
-    if len(terms) != 1:
-        raise NotRead("it is divided by a sum, such as a deviation and an epsilon outside of the root")
-    ((key, laid),) = terms.items()
-    if key[:3] != (0, 0, 0) or not laid.array.all():
-        raise NotRead("it is divided by something else than a root")
-    return {(0, 0, 0, tuple((n, -p) for n, p in key[3])): Laid(laid.pieces, 1.0 / laid.array)}
 
 
 def _add(terms: dict[Monomial, Laid], key: Monomial, laid: Laid) -> None:
@@ -165,10 +227,3 @@ def _add(terms: dict[Monomial, Laid], key: Monomial, laid: Laid) -> None:
         del terms[key]
     else:
         terms[key] = summed
-
-
-def without(view: View, pieces: Axis, keep: bool, axes: set[int]) -> View:
-    """The view of a reduction over ``axes``."""
-    gone: set[Piece] = set(uncut(pieces))
-    left = [tuple(p for p in uncut(axis) if p not in gone) for axis in view]
-    return tuple(axis for place, axis in enumerate(left) if keep or place not in axes)
