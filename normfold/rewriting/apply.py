@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from normfold.evaluation.call import unrounded
 from normfold.planning.crossing import Crossing
 from normfold.planning.norm_affine import NormRelease
 from normfold.planning.plan import Deposit, Plan, Use, Walk
@@ -88,6 +89,8 @@ def _edit(node: ir.Node, crossing: Crossing, workspace: Workspace) -> None:
     for name, value in crossing.attributes.items():
         if value is None:
             node.attributes.pop(name, None)
+        elif isinstance(value, float):
+            node.attributes[name] = unrounded(name, value)
         else:
             node.attributes[name] = ir.convenience.convert_attribute(name, value)
     if crossing.op_type is not None:
