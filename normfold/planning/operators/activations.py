@@ -27,6 +27,9 @@ from normfold.refusal import Refused
 _MAX_BROADCASTS = 8
 _PRELU_BROADCASTS = 7
 _CLIP_TAKES_INPUTS = 11
+# Attributes are float32, defaults included.
+_LEAKY_ALPHA = float(np.float32(0.01))
+_HARD_SIGMOID_ALPHA = float(np.float32(0.2))
 
 
 class Relu(Operator):
@@ -100,7 +103,7 @@ class Leaky(Operator):
         if node.opset < _PRELU_BROADCASTS:
             raise Refused("NF117", f"in opset {node.opset} the slope of {node.op_type} cannot follow a sign")
         if node.op_type == "LeakyRelu":
-            slope = np.full((1,) * scale.ndim, node.float_attribute("alpha", 0.01))
+            slope = np.full((1,) * scale.ndim, node.float_attribute("alpha", _LEAKY_ALPHA))
         else:
             stored = node.weight(1, "slope").compute()
             slope = stored.reshape((1,) * (scale.ndim - stored.ndim) + stored.shape)
@@ -142,7 +145,7 @@ class HardSigmoid(Operator):
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
         scale, shift = uniform(given[0], node)
-        alpha = node.float_attribute("alpha", 0.2)
+        alpha = node.float_attribute("alpha", _HARD_SIGMOID_ALPHA)
         beta = node.float_attribute("beta", 0.5)
         return Crossing(
             attributes={
