@@ -12,7 +12,7 @@ from normfold.evaluation import EvaluationFailed, Evaluator, NotCovered
 from normfold.reporting.report import Verification
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
-from normfold.verification.decisions import Cut, cut_model, find_cut, tapped
+from normfold.verification.decisions import Cut, cut_model, find_cut, saturates, tapped
 from normfold.verification.failure import parts_at, save_failure
 from normfold.verification.graph_index import GraphIndex, first_output, is_random
 from normfold.verification.headtohead import HeadToHead, Remark
@@ -22,7 +22,7 @@ from normfold.verification.locate import Location, described, locate, sentence
 from normfold.verification.matching import Twins
 from normfold.verification.options import VerifyOptions
 from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
-from normfold.verification.providers import run_model
+from normfold.verification.providers import Outcome, run_model, strict_options
 from normfold.verification.reference import OverBudget, Watch, observe
 from normfold.verification.runtime import (
     CPU,
@@ -66,6 +66,8 @@ class EndToEnd:
         self._report = verification
         self._outputs = [value.name or "" for value in original.graph.outputs]
         self._selection = Selection()
+        self._known: dict[str, Outcome] = {}
+        self._comparison: HeadToHead | None = None
 
     def prepare(self) -> bool:
         """Compares the signatures and chooses the inputs.
@@ -91,7 +93,7 @@ class EndToEnd:
         try:
             attempt = _Attempt(self._original, self._files, self._runtime, self._outputs, self._options)
             self._selection = select(self._original, self._options, attempt, self._objection)
-            attempt.close()
+            self._known = attempt.close(self._selection.batches)
         except InputError as error:
             if self._options.data is not None or self._options.shapes:
                 raise
@@ -131,9 +133,12 @@ class EndToEnd:
             return str(error)
         return None
 
-    def run(self) -> None:
-        """Runs both models everywhere and judges every output, in front of decisions where it must be."""
-        comparison = HeadToHead(
+    def begin(self) -> HeadToHead:
+        """Starts the runs in onnxruntime, which take place while this process does other work."""
+        index, other = GraphIndex(self._original), GraphIndex(self._folded)
+        saturated = [name for name in self._outputs if saturates(index, name)]
+        cut = find_cut(index, other, saturated) if saturated else None
+        self._comparison = HeadToHead(
             self._original,
             self._folded,
             self._files,
@@ -142,7 +147,15 @@ class EndToEnd:
             self._runtime,
             self._ledger,
             self._report,
+            known=self._known,
+            inside=cut.outputs if cut is not None and not cut.fed else (),
         )
+        self._comparison.begin()
+        return self._comparison
+
+    def run(self) -> None:
+        """Runs both models everywhere and judges every output, in front of decisions where it must be."""
+        comparison = self._comparison or self.begin()
         comparison.run()
         in_question = {remark.output for remark in comparison.remarks if remark.code != "NF206"}
         settled = in_question if in_question and self._settled_in_front(in_question) else set()
@@ -257,7 +270,20 @@ class EndToEnd:
             for batch, values in zip(batches, decided, strict=True)
         ]
         ledger, report = Ledger(), Verification()
-        comparison = HeadToHead(original, folded, files, feeds, self._options, self._runtime, ledger, report)
+        reference = None
+        if not cut.fed and self._comparison is not None and self._comparison.reference is not None:
+            reference = self._comparison.reference.of(cut.outputs, len(batches))
+        comparison = HeadToHead(
+            original,
+            folded,
+            files,
+            feeds,
+            self._options,
+            self._runtime,
+            ledger,
+            report,
+            reference=reference,
+        )
         comparison.run()
         self._report.rounding.extend(report.rounding)
         return comparison, ledger
@@ -293,26 +319,37 @@ class _Attempt:
         self._runtime, self._file = runtime, files[0] if files else None
         self._session: Session | None = None
         self._evaluator: Evaluator | None = None
+        self._seen: list[tuple[Arrays, Arrays]] = []
         self._open()
 
     def _open(self) -> None:
         if self._runtime is not None and self._file is not None:
             try:
-                self._session = self._runtime.open(self._file, CPU, optimize=False)
+                self._session = self._runtime.open(
+                    self._file, CPU, optimize=False, options=strict_options(CPU)
+                )
             except (RuntimeRefused, RuntimeCrashed):
                 self._session = None
         if self._session is None:
             self._evaluator = Evaluator(self._model, precision="native")
 
-    def close(self) -> None:
-        """Unloads the model."""
-        if self._session is not None and self._runtime is not None:
-            self._runtime.release(self._session)
+    def close(self, batches: Sequence[Arrays]) -> dict[str, Outcome]:
+        """Unloads the model; returns what it did on the CPU provider if it ran all batches there."""
+        if self._session is None or self._runtime is None:
+            return {}
+        known = Outcome("ok", version=self._session.version)
+        known.assigned = {name: len(nodes) for name, nodes in self._session.assigned.items()}
+        for batch in batches:
+            known.runs += [results for inputs, results in self._seen if inputs is batch]
+        self._runtime.release(self._session)
+        return {CPU: known} if len(known.runs) == len(batches) else {}
 
     def __call__(self, inputs: Arrays) -> Arrays:
         if self._session is not None and self._runtime is not None:
             try:
-                return self._runtime.run(self._session, inputs, self._outputs)
+                results = self._runtime.run(self._session, inputs, self._outputs)
+                self._seen.append((inputs, results))
+                return results
             except RuntimeRefused as error:
                 raise Unaccepted(str(error)) from error
             except RuntimeCrashed:

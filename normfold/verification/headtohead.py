@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +19,17 @@ from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import Outcome, relaxed_options, run_model, without_kernel
+from normfold.verification.providers import Outcome, run_model, without_kernel
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
 from normfold.verification.rounding import Judgement, column, judge, ulp, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
+from normfold.verification.sweep import Sweep, sweep
 
 DISTRUST = 64.0
 """Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the
 model's own types, the evaluator computes something else, and its reference is not used."""
 
 EVALUATOR = "evaluator"
-
-OPTIMISER_SECONDS = 20.0
-"""Time that onnxruntime may take to optimise a model: it is quadratic in the number of nodes."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,12 @@ class HeadToHead:
         runtime: the child process, ``None`` where onnxruntime is not installed.
         ledger: takes what speaks against a pass, but for the outputs themselves.
         report: takes the numbers.
+        known: what the original did with optimisations off, by provider, where that was seen before.
+        reference: its float64 outputs, where they were computed before.
+        inside: values inside the original of which float64 references are wanted as well.
 
     Attributes:
+        reference: float64 outputs of the original, and of values inside; ``None`` before the run.
         remarks: what speaks against single outputs.
         silent: outputs of sigmoids and softmaxes that rounding does not move: an error would not show either.
     """
@@ -81,7 +85,15 @@ class HeadToHead:
         runtime: Runtime | None,
         ledger: Ledger,
         report: Verification,
+        *,
+        known: Mapping[str, Outcome] | None = None,
+        reference: Reference | None = None,
+        inside: Collection[str] = (),
     ) -> None:
+        self.reference = reference
+        self._inside = inside
+        self._known = known or {}
+        self._sweeps: dict[str, Future[Sweep]] | None = None
         self._original, self._folded = original, folded
         self._files, self._batches = files, batches
         self._options, self._runtime = options, runtime
@@ -93,39 +105,70 @@ class HeadToHead:
         self.remarks: list[Remark] = []
         self.silent: set[str] = set()
 
+    def begin(self) -> None:
+        """Starts the runs in onnxruntime, which take place while this process does other work. Until
+        :meth:`run` has returned, nothing else may use the runtime."""
+        assert self._sweeps is None
+        self._sweeps = {}
+        if self._runtime is None:
+            return
+        assert self._files is not None
+        for provider in self._providers():
+            lacking = without_kernel(self._folded, provider)
+            if lacking is not None:
+                self._ledger.add(
+                    "inconclusive" if self._named(provider) else "warning",
+                    "NF204",
+                    f"{_short(provider)} was not exercised: it has no kernel of {lacking}",
+                )
+                continue
+            self._sweeps[provider] = self._runtime.submit(
+                partial(
+                    sweep,
+                    self._runtime,
+                    self._files,
+                    provider,
+                    self._batches,
+                    self._outputs,
+                    known=self._known.get(provider),
+                    patient=self._options.thorough,
+                )
+            )
+
+    def _providers(self) -> list[str]:
+        return list(dict.fromkeys(map(provider_name, self._options.providers))) or [CPU]
+
+    def _named(self, provider: str) -> bool:
+        return provider in map(provider_name, self._options.providers)
+
     def run(self) -> None:
         """Runs both models everywhere and judges every output; ``remarks`` and the report take the
         outcome."""
-        reference = float64_reference(self._original, self._batches, self._outputs, self._options)
-        named = [provider_name(name) for name in self._options.providers]
-        ran = False
+        if self._sweeps is None:
+            self.begin()
+        assert self._sweeps is not None
+        if self.reference is None:
+            wanted = [*dict.fromkeys((*self._outputs, *self._inside))]
+            self.reference = float64_reference(self._original, self._batches, wanted, self._options)
         if self._runtime is None:
-            for name in named:
+            for provider in self._providers() if self._options.providers else ():
                 self._ledger.add(
-                    "inconclusive", "NF204", f"{name} was not exercised: onnxruntime is not installed"
+                    "inconclusive", "NF204", f"{provider} was not exercised: onnxruntime is not installed"
                 )
             self._ledger.add(
                 "warning", "NF216", "onnxruntime is not installed, both models ran in the evaluator only"
             )
-        else:
-            for provider in dict.fromkeys(named or [CPU]):
-                ran |= self._on_provider(provider, provider in named, reference)
-        if not ran:
-            self._in_evaluator(reference)
+        sweeps = {provider: future.result() for provider, future in self._sweeps.items()}
+        ran = [self._judge_sweep(provider, found, self.reference) for provider, found in sweeps.items()]
+        if not any(ran):
+            self._in_evaluator(self.reference)
 
-    def _on_provider(self, provider: str, named: bool, reference: Reference) -> bool:
-        """Compares on one provider; returns whether the original ran there."""
-        lacking = without_kernel(self._folded, provider)
-        if lacking is not None:
-            self._ledger.add(
-                "inconclusive" if named else "warning",
-                "NF204",
-                f"{_short(provider)} was not exercised: it has no kernel of {lacking}",
-            )
-            return False
-        base = self._run_file(0, provider, optimize=False, repeat=provider != CPU)
+    def _judge_sweep(self, provider: str, found: Sweep, reference: Reference) -> bool:
+        """Judges what the models did on one provider; returns whether the original ran there."""
+        base = found.original[False]
+        self._list(provider, "original", False, base)
         if base.status != "ok":
-            self._not_exercised(provider, named, base)
+            self._not_exercised(provider, self._named(provider), base)
             return False
         truth, response, source = self._bound(provider, base, reference)
         if truth is None:
@@ -133,8 +176,9 @@ class HeadToHead:
         optimisable = True
         for optimize in (False, True):
             if optimize:
-                optimisable = self._check_optimised_original(provider, base, truth, response)
-            outcome = self._run_file(1, provider, optimize=optimize)
+                optimisable = self._check_optimised_original(provider, found, truth, response)
+            outcome = found.folded[optimize]
+            self._list(provider, "folded", optimize, outcome)
             if outcome.status != "ok":
                 self._refused(provider, optimize, outcome, optimisable)
                 continue
@@ -143,19 +187,15 @@ class HeadToHead:
                 self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
                 self._enter(judgement, provider, optimize)
             self._check_tolerances(provider, optimize, base.runs, outcome.runs)
-        self._beside_in_tf32(provider, truth)
+        self._list_relaxed(provider, found, truth)
         return True
 
-    def _beside_in_tf32(self, provider: str, truth: Sequence[Arrays]) -> None:
+    def _list(self, provider: str, name: str, optimize: bool, outcome: Outcome) -> None:
+        self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
+
+    def _list_relaxed(self, provider: str, found: Sweep, truth: Sequence[Arrays]) -> None:
         """Enters how far both models are off with TF32, which is no part of the verdict."""
-        options = relaxed_options(provider)
-        if options is None:
-            return
-        assert self._runtime is not None and self._files is not None
-        for name, file in zip(("original", "folded"), self._files, strict=True):
-            outcome = run_model(
-                self._runtime, file, provider, self._batches, self._outputs, optimize=True, options=options
-            )
+        for name, outcome in found.relaxed.items():
             entry = outcome.as_dict(_short(provider), name, optimize=True)
             entry["tf32"] = {
                 output: max(
@@ -165,22 +205,6 @@ class HeadToHead:
                 if outcome.runs
             }
             self._report.providers.append(entry)
-
-    def _run_file(self, which: int, provider: str, *, optimize: bool, repeat: bool = False) -> Outcome:
-        assert self._runtime is not None and self._files is not None
-        outcome = run_model(
-            self._runtime,
-            self._files[which],
-            provider,
-            self._batches,
-            self._outputs,
-            optimize=optimize,
-            repeat=repeat,
-            load_seconds=None if self._options.thorough or not optimize else OPTIMISER_SECONDS,
-        )
-        name = ("original", "folded")[which]
-        self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
-        return outcome
 
     def _not_exercised(self, provider: str, named: bool, outcome: Outcome) -> None:
         sentence = f"{_short(provider)} was not exercised: {outcome.detail}"
@@ -254,10 +278,11 @@ class HeadToHead:
         return self._noise
 
     def _check_optimised_original(
-        self, provider: str, base: Outcome, truth: Sequence[Arrays], response: dict[str, float]
+        self, provider: str, found: Sweep, truth: Sequence[Arrays], response: dict[str, float]
     ) -> bool:
         """Compares the original with itself optimised; returns whether that runs."""
-        outcome = self._run_file(0, provider, optimize=True)
+        base, outcome = found.original[False], found.original[True]
+        self._list(provider, "original", True, outcome)
         if outcome.status != "ok":
             self._ledger.add(
                 "warning",

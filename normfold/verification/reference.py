@@ -62,6 +62,17 @@ class Reference:
     missing: str | None = None
     seconds: float = 0.0
 
+    def of(self, names: Sequence[str], runs: int) -> Reference | None:
+        """The same for some of the values and the first runs; ``None`` where not all of them are here."""
+        if self.missing is None and not all(name in self.native for name in names):
+            return None
+        return Reference(
+            [{name: run[name] for name in names} for run in self.runs[:runs]],
+            {name: self.native[name] for name in names} if self.native else {},
+            {name: self.response[name] for name in names} if self.response else {},
+            self.missing,
+        )
+
 
 class Watch:
     """Holds evaluations to a budget of time and memory from the moment it is made; thorough ones to none."""

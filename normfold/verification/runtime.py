@@ -11,11 +11,12 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +26,8 @@ from normfold.scratch import ScratchFolder
 CPU = "CPUExecutionProvider"
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights above which a temporary model file keeps them beside it."""
+
+T = TypeVar("T")
 
 
 class RuntimeRefused(Exception):
@@ -82,7 +85,7 @@ class Session:
 class Runtime:
     """A child process with onnxruntime, started on first use and started again after a crash.
 
-    Use it as a context manager. It is not thread-safe.
+    Use it as a context manager. One thread at a time may use it; :meth:`submit` lends it one of its own.
 
     Args:
         timeout_seconds: time limit of one load or run.
@@ -96,6 +99,8 @@ class Runtime:
         self._generation = 0
         self._numbers = itertools.count()
         self._folder = ScratchFolder()
+        self._worker: ThreadPoolExecutor | None = None
+        self._closed = False
 
     def __enter__(self) -> Runtime:
         return self
@@ -112,6 +117,8 @@ class Runtime:
 
     def start(self) -> None:
         """Starts the process without waiting for it, so that its imports overlap with other work."""
+        if self._closed:
+            raise RuntimeCrashed("the process was ended")
         if self._process is not None and self._process.poll() is None:
             return
         self._stop()
@@ -132,6 +139,13 @@ class Runtime:
             target=self._listen, args=(self._process, self._answers), daemon=True
         )
         self._listener.start()
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Does work that uses the runtime in a thread of its own, one piece after the other, while this one
+        does something else. Until it is done, nothing else may use the runtime."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="normfold-runtime")
+        return self._worker.submit(work)
 
     @staticmethod
     def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
@@ -211,7 +225,13 @@ class Runtime:
             self._ask({"op": "close", "session": session.number})
 
     def close(self) -> None:
-        """Ends the process and deletes the folder."""
+        """Ends the process, in the middle of a run too, and deletes the folder."""
+        self._closed = True
+        if self._worker is not None:
+            process = self._process
+            if process is not None:
+                process.kill()
+            self._worker.shutdown(cancel_futures=True)
         self._stop()
         self._folder.cleanup()
 
@@ -231,6 +251,8 @@ class Runtime:
         self._process = None
 
     def _ask(self, request: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
+        if self._closed:
+            raise RuntimeCrashed("the process was ended")
         limit = min(self._timeout, seconds or self._timeout)
         process = self._process
         assert process is not None and process.stdin is not None

@@ -85,6 +85,8 @@ def verify_fold(
         (original_source, original), (folded_source, folded), options, ledger, verification
     ) as comparison:
         runnable = comparison.prepare()
+        if runnable:
+            comparison.begin()
         wrong: list[tuple[Proof, RegionProver]] = []
         verification.algebra = prove_fold(
             original,

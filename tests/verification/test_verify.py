@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-import normfold.verification.headtohead as headtohead_module
+import normfold.verification.sweep as sweep_module
 import normfold.verification.verify as verify_module
 from normfold.api import verify as verify_files
 from normfold.errors import InputError
@@ -305,7 +305,7 @@ def test_unregistered_provider_exits_3_from_files(tmp_path: Path) -> None:
 
 def test_tf32_stands_beside_the_strict_run_and_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no TF32 on a CPU: the second run is the first one with other options."""
-    monkeypatch.setattr(headtohead_module, "relaxed_options", lambda provider: {})
+    monkeypatch.setattr(sweep_module, "relaxed_options", lambda provider: {})
     case = ConvBatchNorm()
     found = verify_models(case.original(), case.folded(*case.folded_constants()))
     assert found.verdict == "pass"
