@@ -419,3 +419,14 @@ def test_time_limit_ends_the_proof() -> None:
     result = prove(chain(4), options=limit)
     assert result["proven"] == 0 and result["out_of_time"] == ["y0", "y1", "y2", "y3"]
     assert prove(chain(4), options=replace(limit, thorough=True))["proven"] == 4
+
+
+def test_other_families_are_tried_where_the_usual_ones_say_nothing() -> None:
+    """Atanh is finite between -1 and 1 only."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[4, 50] x) => (float[4, 50] y) {{ {body} y = Atanh({last}) }}"""
+    original = model_of(text.format(body="a = Neg(x) b = Neg(a)", last="b"), {})
+    for body, failures in (("c = Identity(x)", 0), ("c = Neg(x)", 1)):
+        result = prove(Pair(original, model_of(text.format(body=body, last="c"), {})))
+        assert len(result["failed"]) == failures  # type: ignore[arg-type]
+        assert result["unproven"] == []
