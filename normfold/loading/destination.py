@@ -15,20 +15,27 @@ from normfold.errors import OutputError
 from normfold.loading.leftovers import create_temporary, data_name, remove_leftovers
 from normfold.loading.load import STREAM, file_sha256
 from normfold.loading.remote import RemoteFile, remote_file
+from normfold.loading.transfer import DigestingSink, Sink
 from normfold.scratch import ScratchFolder
 
 
 class Destination:
-    """Files being made beside ``out``."""
+    """Files being made beside ``out``.
+
+    Attributes:
+        model: the model file under its temporary name, once it is written.
+        model_sha256: of its content.
+        data: name and SHA-256 of each external data file.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
         self._made: list[Path] = []
         self._locks: list[BinaryIO] = []
         self.data: dict[str, str] = {}
-        self.model = out
+        self.model, self.model_sha256 = out, ""
 
-    def write_data(self, write: Callable[[BinaryIO], object]) -> tuple[str, Path]:
+    def write_data(self, write: Callable[[Sink], object]) -> tuple[str, Path]:
         """Writes external data under a temporary name.
 
         Returns:
@@ -38,9 +45,10 @@ class Destination:
             OutputError: NF920 if a file of that name but another content exists.
         """
         path, file = self._temporary()
-        write(file)
+        sink = DigestingSink(file)
+        write(sink)
         _sync(file)
-        digest = file_sha256(path)
+        digest = sink.sha256
         name = data_name(self._out, digest)
         self.data[name] = digest
         final = self._out.with_name(name)
@@ -48,13 +56,15 @@ class Destination:
             raise OutputError(f"{name} exists and is not what its name says; move it away", code="NF920")
         return name, path
 
-    def write_model(self, write: Callable[[BinaryIO], object]) -> None:
+    def write_model(self, write: Callable[[Sink], object]) -> None:
         """Writes the model under a temporary name."""
         self.model, file = self._temporary()
         with contextlib.suppress(FileNotFoundError):
             self.model.chmod(stat.S_IMODE(self._out.stat().st_mode))
-        write(file)
+        sink = DigestingSink(file)
+        write(sink)
         _sync(file)
+        self.model_sha256 = sink.sha256
 
     def settle_data(self, name: str, temporary: Path) -> None:
         """Gives data its final name.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import onnx_ir as ir
 
+from normfold.loading.transfer import Sink, write_tensor
 from normfold.progress import meter
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -28,7 +28,7 @@ def inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """Gives a tensor that is serialised with its bytes; they are read when they are written."""
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
-    return ir.LazyTensor(
+    return _Inlined(
         lambda: tensor,
         tensor.dtype,
         ir.Shape(tensor.shape.numpy()),
@@ -36,6 +36,13 @@ def inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         doc_string=tensor.doc_string,
         metadata_props=dict(tensor.metadata_props),
     )
+
+
+class _Inlined(ir.LazyTensor):
+    """A tensor that lies in another file, and is to be written as if it did not."""
+
+    def tofile(self, file: Sink) -> None:
+        write_tensor(self.raw(), file)
 
 
 def _initializers(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -78,19 +85,14 @@ class DataLayout:
             self.tensors.append((tensor, offset))
             offset += tensor.nbytes
 
-    def write(self, file: BinaryIO) -> None:
+    def write(self, file: Sink) -> None:
         position = 0
         advance = meter(sum(tensor.nbytes for tensor, _ in self.tensors))
         for tensor, offset in self.tensors:
-            content = tensor.tobytes()
-            if len(content) != tensor.nbytes:
-                raise RuntimeError(
-                    f"tensor {tensor.name!r} has {len(content)} bytes, its shape says {tensor.nbytes}"
-                )
             file.write(bytes(offset - position))
-            file.write(content)
-            advance(len(content))
-            position = offset + len(content)
+            write_tensor(tensor, file)
+            advance(tensor.nbytes)
+            position = offset + tensor.nbytes
 
     def references(self, location: str) -> dict[int, ir.ExternalTensor]:
         """Gives the external tensor for each tensor's identity."""

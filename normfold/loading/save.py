@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import onnx
 import onnx_ir as ir
@@ -29,10 +29,11 @@ from normfold.loading.destination import (
 )
 from normfold.loading.layout import EXTERNAL_ABOVE_BYTES, PROTOBUF_LIMIT, DataLayout, inline, weights_nbytes
 from normfold.loading.leftovers import remove_leftovers
-from normfold.loading.load import STREAM, Loaded, file_sha256, parse
+from normfold.loading.load import STREAM, Loaded, parse
 from normfold.loading.messages import one_line, root_cause
 from normfold.loading.refusals import refuse
 from normfold.loading.stream import outline, write_model
+from normfold.loading.transfer import Sink
 from normfold.progress import meter
 from normfold.urls import is_url, plain_path
 
@@ -77,7 +78,7 @@ class Staged:
         self.path = destination.model
         self._files = SavedFiles(
             out,
-            file_sha256(destination.model),
+            destination.model_sha256,
             destination.data,
             destination.model.stat().st_size
             + sum((destination.model.parent / name).stat().st_size for name in destination.data),
@@ -266,7 +267,7 @@ def _check_own(proto: onnx.ModelProto) -> None:
         raise RuntimeError(f"the result would not be a valid model: {error}") from error
 
 
-def _copy(source: Path, file: BinaryIO) -> None:
+def _copy(source: Path, file: Sink) -> None:
     advance = meter(source.stat().st_size)
     with source.open("rb") as content:
         while chunk := content.read(_CHUNK):

@@ -8,10 +8,8 @@ front of the graph has to be known beforehand, and tensors know their size. Enco
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import onnx
@@ -19,6 +17,7 @@ import onnx_ir as ir
 
 from normfold.errors import OutputError
 from normfold.loading.layout import PROTOBUF_LIMIT, inline
+from normfold.loading.transfer import DigestingSink, Sink, write_tensor
 from normfold.progress import meter
 
 _GRAPH_FIELD = 7
@@ -29,13 +28,6 @@ _MAX_FRAME = 16
 _TENSOR_ATTRIBUTES = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 Replacement = Callable[[ir.TensorProtocol], ir.TensorProtocol]
-
-
-class Sink(Protocol):
-    """What a model can be written to."""
-
-    def write(self, content: bytes, /) -> object:
-        """Takes the next bytes."""
 
 
 def write_model(
@@ -79,18 +71,9 @@ def model_sha256(model: ir.Model) -> tuple[str, int]:
         OutputError: NF921 as ``write_model``.
     """
 
-    sink = _DigestSink()
+    sink = DigestingSink()
     write_model(model, sink, inline)
-    return sink.sha256.hexdigest(), sink.size
-
-
-class _DigestSink:
-    def __init__(self) -> None:
-        self.sha256, self.size = hashlib.sha256(), 0
-
-    def write(self, content: bytes, /) -> None:
-        self.sha256.update(content)
-        self.size += len(content)
+    return sink.sha256, sink.size
 
 
 def outline(
@@ -191,13 +174,8 @@ class _Entry:
             with _named(self._tensor, self._name) as proto:
                 file.write(proto.SerializeToString(deterministic=True))
             return
-        content = self._tensor.tobytes()
-        if len(content) != self._tensor.nbytes:
-            raise RuntimeError(
-                f"tensor {self._name!r} has {len(content)} bytes, its shape says {self._tensor.nbytes}"
-            )
         file.write(self._head)
-        file.write(content)
+        write_tensor(self._tensor, file, self._name)
         file.write(self._tail)
 
 

@@ -28,34 +28,52 @@ def check_ranges(node: NodeView, crossing: Crossing) -> None:
     for slot, constant in crossing.constants.items():
         if constant.dtype not in FLOAT_TYPES:
             continue
-        values = constant.compute()
-        if not np.isfinite(values).all():
+        is_finite, peak = _extent(constant)
+        if not is_finite:
             raise Refused("NF108", f"a constant of {node.op_type} {node.name!r} would not be finite")
         largest, smallest_normal = limits(constant.dtype)
-        if np.abs(values).max(initial=0.0) > largest:
+        if peak > largest:
             raise Refused(
                 "NF111",
                 f"a constant of {node.op_type} {node.name!r} would overflow {constant.dtype.name.lower()}",
             )
         before = node.constant(slot)
         if before is not None and len(constant.shape) >= 2 and before.shape == constant.shape:
-            _check_subnormal(node, before, values, smallest_normal)
+            _check_subnormal(node, before, constant, smallest_normal)
 
 
-def _check_subnormal(node: NodeView, before: Constant64, after: Array64, smallest_normal: float) -> None:
+def _extent(constant: Constant64) -> tuple[bool, float]:
+    """Whether all values are finite, and the largest magnitude."""
+    is_finite, peak = True, 0.0
+    for block in constant.blocks():
+        if block.size:
+            low, high = float(block.min()), float(block.max())
+            # A NaN anywhere makes both of them NaN.
+            is_finite = is_finite and math.isfinite(low) and math.isfinite(high)
+            peak = max(peak, -low, high)
+    return is_finite, peak
+
+
+def _sizes(constant: Constant64) -> tuple[Array64, Array64]:
+    """Largest magnitude of each channel on axis 0 and on axis 1."""
+    rows, columns = [], np.zeros(constant.shape[1])
+    for block in constant.blocks():
+        sizes = np.abs(block)
+        rows.append(sizes.max(axis=tuple(range(1, sizes.ndim)), initial=0.0))
+        columns = np.maximum(columns, sizes.max(axis=(0, *range(2, sizes.ndim)), initial=0.0))
+    return np.concatenate(rows), columns
+
+
+def _check_subnormal(node: NodeView, before: Constant64, after: Constant64, smallest_normal: float) -> None:
     """A channel whose largest weight falls well below the normal range has lost its digits.
 
     Unless its factor is subnormal itself: then the original model had lost them already.
     """
     limit = smallest_normal / 4
-    sizes = np.abs(after)
-    for axis in (0, 1):
-        others = tuple(i for i in range(after.ndim) if i != axis)
-        new = sizes.max(axis=others, initial=0.0)
-        small = (new > 0) & (new < limit)
-        if not small.any():
-            continue
-        old = np.abs(before.compute()).max(axis=others, initial=0.0)
+    smalls = [(new, (new > 0) & (new < limit)) for new in _sizes(after)]
+    if not any(small.any() for _, small in smalls):
+        return
+    for (new, small), old in zip(smalls, _sizes(before), strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             lost = small & (old >= limit) & (new / old >= smallest_normal)
         if lost.any():

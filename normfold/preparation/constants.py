@@ -7,9 +7,10 @@ in, it is rounded once.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ FLOAT_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.
 # Elements: of one result that is kept, and of all that are.
 _KEPT_IN_MEMORY = 1 << 16
 _MOST_CACHED = 1 << 22
+# Elements that are in memory at once, of a tensor that is edited row by row.
+_BLOCK = 1 << 20
 # Elements of a result: always allowed, times those of its leaves, never allowed beyond.
 _SMALL_EXPRESSION = 1 << 22
 _MOST_GROWTH = 4
@@ -62,16 +65,28 @@ class Constant64:
         shape: dimensions of the tensor.
         dtype: the type that it is rounded to in the end.
         compute: yields the float64 values, shape ``shape``.
+        rows: yields those of a range of axis 0 alone; ``None`` where there is no way but the whole.
     """
 
     shape: tuple[int, ...]
     dtype: ir.DataType
     compute: Callable[[], Array64]
+    rows: Callable[[slice], Array64] | None = None
 
     @classmethod
     def of(cls, values: Array64, dtype: ir.DataType) -> Constant64:
         array = np.asarray(values, dtype=np.float64, order="C")
         return cls(array.shape, dtype, lambda: array)
+
+    @classmethod
+    def stored(cls, tensor: ir.TensorProtocol) -> Constant64:
+        """A floating tensor as it is; read when it is asked for."""
+        return cls(
+            tensor_dims(tensor),
+            tensor.dtype,
+            lambda: tensor.numpy().astype(np.float64),
+            lambda part: tensor.numpy()[part].astype(np.float64),
+        )
 
     def map(self, function: Callable[[Array64], Array64], shape: tuple[int, ...] | None = None) -> Constant64:
         """The constant that ``function`` makes of it, evaluated late unless small."""
@@ -79,6 +94,25 @@ class Constant64:
             return Constant64.of(function(self.compute()), self.dtype)
         compute = self.compute
         return Constant64(self.shape if shape is None else shape, self.dtype, lambda: function(compute()))
+
+    def scaled(self, factor: Array64) -> Constant64:
+        """Times ``factor``, which broadcasts to the shape. Row by row, if this constant is."""
+        late, rows = self.map(lambda values: values * factor), self.rows
+        if rows is None or math.prod(self.shape) <= _KEPT_IN_MEMORY:
+            return late
+        aligned = factor.reshape((1,) * (len(self.shape) - factor.ndim) + factor.shape)
+        return dataclasses.replace(
+            late, rows=lambda part: rows(part) * (aligned if len(aligned) == 1 else aligned[part])
+        )
+
+    def blocks(self) -> Iterator[Array64]:
+        """The values along axis 0, in blocks of bounded size where ``rows`` allows; one whole otherwise."""
+        if self.rows is None or not self.shape or math.prod(self.shape) <= _BLOCK:
+            yield self.compute()
+            return
+        step = max(1, _BLOCK // math.prod(self.shape[1:]))
+        for start in range(0, self.shape[0], step):
+            yield self.rows(slice(start, start + step))
 
     def rounded(self) -> np.ndarray[Any, Any]:
         return round_once(self.compute(), self.dtype)
@@ -340,7 +374,7 @@ class Constants:
         if tensor is not None:
             if tensor.dtype not in FLOAT_TYPES:
                 return None
-            return Constant64(tensor_dims(tensor), tensor.dtype, lambda: tensor.numpy().astype(np.float64))
+            return Constant64.stored(tensor)
         dtype = self.dtype_of(value)
         if dtype not in FLOAT_TYPES:
             return None

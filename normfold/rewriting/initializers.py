@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constants import Constant64, round_once
 from normfold.preparation.workspace import Workspace, named_values
 
 _REPLACES = "normfold.replaces"
@@ -40,22 +42,28 @@ def new_initializer(
     """
     name = workspace.fresh_name(stem)
     dtype, shape = constant.dtype, ir.Shape(constant.shape)
-
-    def tensor() -> ir.TensorProtocol:
-        return ir.Tensor(constant.rounded(), dtype=dtype, name=name)
-
-    value = ir.Value(
-        name=name,
-        shape=shape,
-        type=ir.TensorType(dtype),
-        const_value=ir.LazyTensor(tensor, dtype=dtype, shape=shape, name=name),
-    )
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(dtype), const_value=_Edited(constant, name))
     if replaces is not None:
         value.meta[_REPLACES] = replaces.meta.get(_REPLACES, replaces)
     graph.register_initializer(value)
     workspace.constants.define(value, constant)
     workspace.shapes.set(value, constant.shape, dtype)
     return value
+
+
+class _Edited(ir.LazyTensor):
+    """A recipe as a tensor: computed and rounded when it is read, and written block by block."""
+
+    def __init__(self, constant: Constant64, name: str) -> None:
+        self._constant = constant
+        super().__init__(self._whole, constant.dtype, ir.Shape(constant.shape), name=name)
+
+    def _whole(self) -> ir.TensorProtocol:
+        return ir.Tensor(self._constant.rounded(), dtype=self.dtype, name=self.name)
+
+    def tofile(self, file: Any) -> None:
+        for block in self._constant.blocks():
+            file.write(ir.Tensor(round_once(block, self.dtype), dtype=self.dtype).tobytes())
 
 
 def unused(model: ir.Model) -> tuple[set[ir.Node], set[ir.Value]]:

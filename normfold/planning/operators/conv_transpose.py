@@ -53,7 +53,7 @@ class ConvTranspose(Operator):
         constants = {}
         if affine.has_scale:
             factor = scale.reshape(-1, *(1 for _ in weight.shape[1:]))
-            constants[1] = weight.map(lambda w: w * factor)
+            constants[1] = weight.scaled(factor)
         if affine.has_shift:
             if not _is_pointwise(node, weight.shape[2:]):
                 raise Refused(

@@ -92,7 +92,7 @@ class Gemm(Operator):
         constants: dict[int, Constant64] = {}
         if affine.has_scale:
             factor = scale.reshape(layout)
-            constants[other] = weight.map(lambda w: w * factor)
+            constants[other] = weight.scaled(factor)
         if not affine.has_shift:
             return Crossing(constants=constants)
         alpha = node.float_attribute("alpha", 1.0)

@@ -113,7 +113,7 @@ class MatMul(Operator):
             out_scale = affine.scale if is_matrix else affine.scale.squeeze(contracted)
         elif affine.has_scale:
             factor = vector(affine.scale, contracted, length).reshape(layout)
-            constants[other] = weight.map(lambda w: w * factor)
+            constants[other] = weight.scaled(factor)
         out_shift: Array64 | float = 0.0
         if affine.has_shift:
             taps = vector(affine.shift, contracted, length).reshape(layout)

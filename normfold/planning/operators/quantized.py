@@ -80,7 +80,7 @@ class Request:
         elif affine.has_shift:
             self.constants[slot] = constant.map(affine.apply)
         else:
-            self.constants[slot] = constant.map(lambda w: w * affine.scale)
+            self.constants[slot] = constant.scaled(affine.scale)
 
     def _check_dequantised(self, slot: int, affine: Affine) -> None:
         value = self.node.value(slot)
