@@ -14,6 +14,8 @@ from normfold.rewriting.initializers import set_constant
 
 _STEM = "normfold.stem"
 _BIAS_SLOT = 2
+# Far below the distance of two nodes, also of those that a merge of branches has placed.
+_STEP = 1e-9
 
 
 def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
@@ -134,23 +136,19 @@ def plan_changes(value: ir.Value, plan: Plan) -> bool:
 
 
 def _insert(node: ir.Node, source: ir.Value, uses: tuple[Use, ...], workspace: Workspace) -> None:
-    """Place the node behind the producer of ``source`` and in front of its first reader."""
+    """Place the node in the graph of ``source``, where readers in bodies see it too: behind its producer, or
+    for an input in front of the first reader."""
     producer = source.producer()
-    start = -1.0 if producer is None else workspace.position(producer)
-    readers = [reader for reader, _ in uses]
-    if readers:
-        first = min(readers, key=workspace.position)
-        graph = first.graph
-        assert graph is not None
-        if producer is not None and producer.graph is graph:
-            producer.append(node)
-        else:
-            first.prepend(node)
-        workspace.place(node, (start + workspace.position(first)) / 2)
+    if producer is not None:
+        producer.append(node)
+        workspace.place(node, workspace.position(producer) + _STEP)
         return
-    assert producer is not None
-    producer.append(node)
-    workspace.place(node, start + 0.5)
+    graph = source.graph
+    assert graph is not None
+    own = [reader for reader, _ in uses if reader.graph is graph]
+    first = min(own, key=workspace.position) if len(own) == len(uses) else graph[0]
+    first.prepend(node)
+    workspace.place(node, (workspace.position(first) - 1.0) / 2)
 
 
 def _dissolve(site: ir.Node, survivor: ir.Value, *, renames: bool) -> None:
