@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,15 @@ ASSUMED = (16, 32, 64, 128)
 MOMENTA = (0.01, 0.1, 0.9)
 """Weight of the new batch: PyTorch's default is 0.1, that of Keras 0.01; 0.9 is the wrong way round."""
 
+TINY_BATCH = 4
+
 _HEAVY_TAIL = 4.0
 _VOTES = 20
-_GOOD_FIT = 2.5
+
+_HONEST_FIT, _TINY_FIT, _WORST_FIT = 1.6, 2.0, 4.0
+_CLEARLY_LIKELIER = 30.0
+_STATED_IMAGES = 400
+"""Below this, a file that says that the new batch weighs most is believed."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +37,25 @@ class BatchHypothesis:
         batch_size: images per batch.
         momentum: weight of the new batch.
         likelihood: logarithm, comparable between hypotheses of one model.
-        misfit: mean square deviation in units of what it predicts, at the worst layer; 1 is perfect.
+        misfit: mean square deviation in units of what it predicts, over all layers; 1 is perfect, less is
+            less scatter than predicted.
+        worst: the same at the worst layer.
     """
 
     batch_size: int
     momentum: float
     likelihood: float
     misfit: float
+    worst: float
 
     @property
-    def fits(self) -> bool:
-        return self.misfit < _GOOD_FIT
+    def is_short(self) -> bool:
+        """Whether the average is over the last few batches alone."""
+        return self.momentum > 0.5
+
+    @property
+    def is_tiny(self) -> bool:
+        return not self.is_short and self.batch_size <= TINY_BATCH
 
     @property
     def images(self) -> float:
@@ -92,21 +106,81 @@ def assumed(moments: ChannelMoments, batch_size: int) -> Prediction:
 
 
 def rank(layers: Sequence[LayerData], simulations: dict[int, Sequence[LayerData]]) -> list[BatchHypothesis]:
-    """All hypotheses: first those that fit, each group with the likeliest first.
-
-    Channels of a layer move together, and so do layers, so the likelihood alone is too sure of itself.
+    """All hypotheses, the likeliest first.
 
     Args:
         layers: the main pass.
         simulations: the layers as given in batches of other sizes, by batch size.
     """
-    found = []
     predictions = {size: [simulated(data) for data in given] for size, given in simulations.items() if given}
     predictions |= {size: [assumed(data.training, size) for data in layers] for size in ASSUMED}
-    for size, predicted in predictions.items():
-        for momentum in MOMENTA:
-            found.append(_weigh(layers, predicted, size, momentum))
-    return sorted(found, key=lambda hypothesis: (not hypothesis.fits, -hypothesis.likelihood))
+    found = [
+        _weigh(layers, predicted, size, momentum)
+        for size, predicted in predictions.items()
+        for momentum in MOMENTA
+    ]
+    return sorted(found, key=lambda hypothesis: -hypothesis.likelihood)
+
+
+def choose(ranked: Sequence[BatchHypothesis], stated: float) -> BatchHypothesis | None:
+    """The hypothesis to believe, ``None`` where none explains the scatter.
+
+    Channels of a layer move together, and so do layers, so the likelihood alone is too sure of itself: it
+    decides between batches, and the fit whether honest training is enough of an explanation.
+
+    Args:
+        ranked: the likeliest first.
+        stated: weight of the new batch that the file states.
+    """
+    short = _first(h for h in ranked if h.is_short and h.misfit < _HONEST_FIT and h.worst < _WORST_FIT)
+    tiny = _first(h for h in ranked if h.is_tiny and h.misfit < _TINY_FIT)
+    honest = _first(
+        h for h in ranked if not (h.is_short or h.is_tiny) and h.misfit < _HONEST_FIT and h.worst < _WORST_FIT
+    )
+    if short is not None and stated > 0.5:
+        return short
+    if (
+        tiny is not None
+        and (honest is None or tiny.likelihood > honest.likelihood)
+        and (short is None or tiny.likelihood > short.likelihood + _CLEARLY_LIKELIER)
+    ):
+        return tiny
+    return honest or short
+
+
+def _first(hypotheses: Iterable[BatchHypothesis]) -> BatchHypothesis | None:
+    return next(iter(hypotheses), None)
+
+
+def stated_weight(layers: Sequence[LayerData]) -> float:
+    """Weight of the new batch by the nodes' ``momentum``, which is that of the old: the median; 0 without.
+
+    torch's exporters write 1 − momentum. Alone it proves nothing, as converters copy it from frameworks where
+    it means the opposite.
+    """
+    found = [weight for data in layers if (weight := data.layer.stated_weight) is not None]
+    return float(np.median(found)) if found else 0.0
+
+
+def effective_images(layers: Sequence[LayerData]) -> float | None:
+    """Images whose average would scatter like the running statistics; ``None`` where too many to tell.
+
+    Args:
+        layers: the main pass.
+    """
+    squares = []
+    for data in layers:
+        layer, moments = data.layer, data.training
+        for deviation, spread in (
+            (layer.mean - moments.mean, moments.between),
+            (layer.var - moments.variance, moments.variance_spread),
+        ):
+            squares.append(float((np.square(deviation) / np.maximum(spread, 1e-12)).mean()))
+    sampling = 1.0 / max(min(data.training.images for data in layers), 1)
+    scatter = float(np.mean(squares))
+    if scatter < max(1.0 / _STATED_IMAGES + sampling, 1.8 * sampling):
+        return None
+    return 1.0 / (scatter - sampling)
 
 
 def _weigh(
@@ -115,7 +189,8 @@ def _weigh(
     batch_size: int,
     momentum: float,
 ) -> BatchHypothesis:
-    likelihood, misfit = 0.0, 0.0
+    likelihood = 0.0
+    misfits = []
     for data, predicted in zip(layers, predictions, strict=True):
         layer = data.layer
         running = layer.var + layer.epsilon
@@ -129,5 +204,5 @@ def _weigh(
             square = np.square(deviation) / spread
             score = -0.5 * np.log(spread) - (_HEAVY_TAIL + 1) / 2 * np.log1p(square / _HEAVY_TAIL)
             likelihood += min(layer.channels, _VOTES) * float(score.mean())
-            misfit = max(misfit, float(square.mean()))
-    return BatchHypothesis(batch_size, momentum, likelihood, misfit)
+            misfits.append(float(square.mean()))
+    return BatchHypothesis(batch_size, momentum, likelihood, float(np.mean(misfits)), max(misfits))

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Array64
+from normfold.consistency.causes import Cause, compare
 from normfold.consistency.departure import LEAST_IMAGES
-from normfold.consistency.diagnosis import Cause, compare, diagnose
+from normfold.consistency.diagnosis import diagnose
 from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
 from normfold.consistency.measurement import Measured, channels_first, measure_layers, reading
 from normfold.consistency.oracle import OutputGap, output_gap
@@ -117,7 +118,7 @@ def calibrate(
     result = Calibrated(work, images=measured.images)
     before = _outputs(measured, measured.opened.model)
     if diagnosis and measured.images >= LEAST_IMAGES:
-        result.causes = diagnose(measured, compare(measured), budget_seconds)
+        result.causes = diagnose(measured, compare(measured), budget_seconds).causes
     opened = measured.opened.model
     copies = [(work, {layer.site: layer for layer in layers}, _names(work))]
     if opened is not work:

@@ -2,93 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.consistency import batch_noise
-from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, Departure, departure
+from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import LayerData, Measured, measure_layers
+from normfold.consistency.other_weights import judged_by_weights
 from normfold.consistency.preprocessing import explained_by_inputs, find_preparation, first_layers
 from normfold.consistency.statistics import Batch, image_count, rebatched
 from normfold.consistency.training import running_layers
+from normfold.consistency.transformed import bessel, factor, warm_up
 from normfold.evaluation import NotCovered
 
 LARGE_EPSILON = 1e-2
 USUAL_EPSILONS = (1e-5, 1e-3)
-TINY_BATCH = 4
-LEAST_BATCH = 16
-_MOST_BESSEL = 8
 
 _EXPLAINED = 0.8
 _CURED = 10.0
 
 
 @dataclass(frozen=True)
-class Cause:
-    """A likely cause of a departure.
+class Diagnosis:
+    """What explains departures.
 
     Attributes:
-        code: its reason code.
-        site: the first layer that it shows in; ``None`` where it concerns the model as a whole.
-        message: what was tried and what came of it, with numbers.
-        repairable: whether the running statistics are at fault, so that estimating them again repairs the
-            model.
-        evidence: the numbers by name.
+        causes: the likely ones, the best supported first.
+        honest: the way of honest training whose noise explains them instead, as a sentence; ``None`` where
+            none does or nothing departs.
     """
 
-    code: str
-    site: str | None
-    message: str
-    repairable: bool
-    evidence: dict[str, float]
+    causes: list[Cause] = field(default_factory=list)
+    honest: str | None = None
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One layer against the data, in deployment and in training conditions.
-
-    The latter say nothing where batches are so small that they change what the layers are given.
-    """
-
-    data: LayerData
-    deployment: Departure
-    training: Departure
-    judged_in_training: bool = True
-
-    @property
-    def site(self) -> str:
-        return self.data.layer.site
-
-    @property
-    def departs(self) -> bool:
-        return self.deployment.beyond_noise or (self.judged_in_training and self.training.beyond_noise)
-
-
-def compare(measured: Measured) -> list[Compared]:
-    """Every layer that the data reached, in graph order."""
-    return [
-        Compared(
-            data,
-            departure(data.deployment, data.layer),
-            departure(data.training, data.layer),
-            measured.batch_size >= LEAST_BATCH,
-        )
-        for data in measured.layers
-        if data.deployment.images and data.training.images
-    ]
-
-
-def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: float = 60.0) -> list[Cause]:
-    """Likely causes of the departures, the best supported first.
-
-    Empty where no layer departs, or where honest training with batches of eight images or more explains it.
+def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: float = 60.0) -> Diagnosis:
+    """Explains the departures: by a cause, or by honest training with batches of eight images or more.
 
     Args:
         measured: the pass over the data.
@@ -97,11 +51,11 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
     """
     departing = [c for c in compared if c.departs]
     if not departing:
-        return []
+        stated = _stated_momentum(compared)
+        return Diagnosis([stated] if stated is not None else [])
     deadline = time.monotonic() + budget_seconds
-    first = departing[0]
     if (cause := _epsilon(measured, compared)) is not None:
-        return [cause]
+        return Diagnosis([cause])
     entry_sites = {layer.site for layer in first_layers(measured.opened.model, _layers(compared))}
     entries = [c for c in compared if c.site in entry_sites]
     if any(c.departs for c in entries) and time.monotonic() < deadline:
@@ -109,26 +63,22 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
             measured.opened.model, [c.data.layer for c in entries], _some(measured.samples)
         )
         if found is not None:
-            return [
-                Cause(
-                    found.candidate.code,
-                    entries[0].site,
-                    f"{found.candidate.text} in input '{found.input}' brings the first layer to its running "
-                    f"statistics: mean divergence {found.before:.3g} becomes {found.after:.3g} nats",
-                    False,
-                    {"before": found.before, "after": found.after},
-                )
-            ]
-    uniform = _bessel(compared) or _factor(departing)
+            cause = Cause(
+                found.candidate.code,
+                entries[0].site,
+                f"{found.candidate.text} in input '{found.input}' brings the first layer to its running "
+                f"statistics: mean divergence {found.before:.3g} becomes {found.after:.3g} nats",
+                False,
+                {"before": found.before, "after": found.after},
+            )
+            return Diagnosis([cause])
+    uniform = bessel(compared) or factor(departing)
     if uniform is not None:
-        return [uniform]
+        return Diagnosis([uniform])
     noise = _batches(measured, compared, deadline) if all(c.training.finite for c in compared) else None
     if noise is not None:
         return noise
-    warm_up = _warm_up(departing)
-    if warm_up is not None:
-        return [warm_up]
-    return [_domain_or_stale(measured, entries, first)]
+    return Diagnosis([warm_up(departing) or _domain_or_stale(measured, compared, entries, departing[0])])
 
 
 def _layers(compared: Sequence[Compared]) -> list[NormLayer]:
@@ -193,82 +143,7 @@ def _kl_without_epsilon(c: Compared) -> float:
     return float(kl.mean())
 
 
-def _bessel(compared: Sequence[Compared]) -> Cause | None:
-    """One small batch size whose ``n/(n − 1)``, ``n`` elements per channel, puts all variances right."""
-    before = [c.training.log_variance_rms for c in compared]
-    worst = int(np.argmax(before))
-    if not all(c.training.finite and c.training.z_rms < LEAST_Z for c in compared):
-        return None
-    for size in range(2, _MOST_BESSEL + 1):
-        for sign in (1.0, -1.0):
-            after = []
-            for c in compared:
-                elements = max(size * c.data.training.positions, 2.0)
-                factor = (elements / (elements - 1.0)) ** sign
-                corrected = dataclasses.replace(c.data.layer, var=c.data.layer.var / factor)
-                after.append(departure(c.data.training, corrected).log_variance_rms)
-            if max(after) < LEAST_LOG_RATIO / 1.5 and max(after) * 2 < before[worst]:
-                stored = "n/(n − 1)" if sign > 0 else "(n − 1)/n"
-                return Cause(
-                    "NF349",
-                    compared[worst].site,
-                    f"divided by {stored}, with n the elements per channel of {size} images, all "
-                    f"running variances "
-                    "are those of the data",
-                    True,
-                    {"batch_size": float(size), "before": before[worst], "after": max(after)},
-                )
-    return None
-
-
-def _factor(departing: Sequence[Compared]) -> Cause | None:
-    """One factor on all variances of a layer, the means being right or bearing it too (Caffe's sums)."""
-    found = []
-    for c in departing:
-        if not c.training.beyond_noise:
-            continue
-        layer, moments = c.data.layer, c.data.training
-        if not c.training.finite or layer.channels < 2 or (layer.var <= 0).any():
-            return None
-        ratios = np.log(np.maximum(moments.variance, 1e-300) / layer.var)
-        common = float(np.median(ratios))
-        spread = float(np.sqrt(np.square(ratios - common).mean()))
-        noise = float(np.sqrt(np.square(c.training.log_variance_noise).mean()))
-        if abs(common) < 0.4 or spread > max(0.1 * abs(common), 2 * noise, 0.02):
-            return None
-        scaled = math.exp(-common)
-        deviation = np.sqrt(moments.variance)
-        alone = float(np.sqrt(np.square((layer.mean - moments.mean) / deviation).mean()))
-        both = float(np.sqrt(np.square((layer.mean / scaled - moments.mean) / deviation).mean()))
-        found.append((c.site, scaled, alone, both))
-    if not found:
-        return None
-    site, scaled, _, _ = found[0]
-    evidence = {"factor": scaled, "layers": float(len(found))}
-    tolerance = 2 * LEAST_Z
-    if all(alone < tolerance for _, _, alone, _ in found):
-        return Cause(
-            "NF354",
-            site,
-            f"the running variances of {_counted(len(found), 'layer')} are those of the data times "
-            f"{scaled:.4g} in "
-            "every channel, and the means agree",
-            True,
-            evidence,
-        )
-    if all(both < tolerance for _, _, _, both in found):
-        return Cause(
-            "NF315",
-            site,
-            f"running means and variances of {_counted(len(found), 'layer')} are those of the data times "
-            f"{scaled:.4g}: sums that were never divided by their weight",
-            True,
-            evidence,
-        )
-    return None
-
-
-def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) -> list[Cause] | None:
+def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) -> Diagnosis | None:
     """The scatter of a running average over small batches, or over few of them."""
     layers = [c.data for c in compared]
     sites = [c.site for c in compared]
@@ -284,85 +159,93 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
                 ).layers
             }
             simulations[size] = [given[site] for site in sites]
-    ranked = batch_noise.rank(layers, simulations)
-    best = ranked[0]
-    if not best.fits:
+    chosen = batch_noise.choose(batch_noise.rank(layers, simulations), batch_noise.stated_weight(layers))
+    if chosen is None:
         return None
     first = next(c for c in compared if c.departs)
     evidence = {
-        "batch_size": float(best.batch_size),
-        "momentum": best.momentum,
-        "images": best.images,
-        "misfit": best.misfit,
+        "batch_size": float(chosen.batch_size),
+        "momentum": chosen.momentum,
+        "images": chosen.images,
+        "misfit": chosen.misfit,
     }
-    fit = f"(mean square deviation {best.misfit:.2g} of what that predicts, at the worst layer)"
-    if best.momentum > 0.5:
-        return [
-            Cause(
-                "NF343",
-                first.site,
-                f"the running statistics scatter like those of the last few batches alone, about "
-                f"{best.batch_size} "
-                f"images each {fit}: the momentum weighs the new batch by {best.momentum:g}",
-                True,
-                evidence,
-            )
-        ]
-    if best.batch_size <= TINY_BATCH:
-        return [
-            Cause(
-                "NF344",
-                first.site,
-                f"the running statistics are those of training with batches of about "
-                f"{best.batch_size} images {fit}",
-                True,
-                evidence,
-            )
-        ]
-    return []
-
-
-def _warm_up(departing: Sequence[Compared]) -> Cause | None:
-    """Statistics on the line from their initial values 0 and 1 to those of the data."""
-    shares = []
-    for c in departing:
-        layer, moments = c.data.layer, c.data.training
-        a = np.concatenate([moments.mean, moments.variance - 1.0])
-        b = np.concatenate([layer.mean, layer.var - 1.0])
-        weight = np.tile(1.0 / np.sqrt(np.maximum(moments.variance, 1e-12)), 2)
-        weight[layer.channels :] = 1.0 / np.maximum(np.maximum(moments.variance, layer.var), 1e-12)
-        kept = float((a * b * weight**2).sum() / max((a * a * weight**2).sum(), 1e-300))
-        residual = float(np.sqrt(np.square((b - kept * a) * weight).mean()))
-        total = float(np.sqrt(np.square((b - a) * weight).mean()))
-        if not 0.0 <= kept < 0.97 or residual > max(0.1 * total, LEAST_LOG_RATIO):
-            return None
-        shares.append(kept)
-    if not shares or max(shares) - min(shares) > 0.15:
-        return None
-    share = float(np.median(shares))
-    return Cause(
-        "NF343",
-        departing[0].site,
-        f"the running statistics are {1 - share:.0%} their initial values 0 and 1 and {share:.0%} "
-        f"those of the data, in "
-        f"{_counted(len(shares), 'layer')}: too few updates, or a momentum too small to follow",
-        True,
-        {"share": share, "layers": float(len(shares))},
+    fit = f"(mean square deviation {chosen.misfit:.2g} of what that predicts)"
+    if chosen.is_short:
+        message = (
+            "the running statistics scatter like those of the last few batches alone, about "
+            f"{chosen.batch_size} images each {fit}: the momentum weighs the new batch by {chosen.momentum:g}"
+        )
+        return Diagnosis([Cause("NF343", first.site, message, True, evidence)])
+    if chosen.is_tiny:
+        message = (
+            f"the running statistics are those of training with batches of about {chosen.batch_size} images "
+            f"{fit}"
+        )
+        return Diagnosis([Cause("NF344", first.site, message, True, evidence)])
+    return Diagnosis(
+        honest=f"training with batches of about {chosen.batch_size} images scatters as much {fit}"
     )
 
 
-def _domain_or_stale(measured: Measured, entries: Sequence[Compared], first: Compared) -> Cause:
+def _stated_momentum(compared: Sequence[Compared]) -> Cause | None:
+    """Where the file itself says that the new batch weighs most, less scatter is enough to believe it."""
+    layers = [c.data for c in compared]
+    weight = batch_noise.stated_weight(layers)
+    if weight <= 0.5 or not all(c.training.finite for c in compared):
+        return None
+    images = batch_noise.effective_images(layers)
+    if images is None:
+        return None
+    return Cause(
+        "NF343",
+        layers[0].layer.site,
+        f"the file says that momentum weighs the new batch by {weight:g}, and the running statistics scatter "
+        f"like those of {images:.0f} images",
+        True,
+        {"momentum": weight, "images": images},
+    )
+
+
+def _domain_or_stale(
+    measured: Measured, compared: Sequence[Compared], entries: Sequence[Compared], first: Compared
+) -> Cause:
+    judged = judged_by_weights(measured.opened.model, compared)
+    if judged is not None:
+        evidence = {"running": judged.running, "data": judged.data}
+        if judged.are_other:
+            return Cause(
+                "NF342",
+                first.site,
+                f"the weights in front of '{judged.site}' produce its means over the data (off by "
+                f"{judged.data:.2g} standard deviations), not its running means ({judged.running:.2g}): the "
+                "statistics are of other weights",
+                True,
+                evidence,
+            )
+        return Cause(
+            "NF345",
+            first.site,
+            f"the weights in front of '{judged.site}' produce its running means (off by "
+            f"{judged.running:.2g} standard deviations, the data by {judged.data:.2g}), and no usual "
+            "preparation of the inputs explains the departure: the statistics were taken on other data",
+            True,
+            evidence,
+        )
     entry = next((c for c in entries if c.departs), None)
     if entry is None:
         return Cause(
             "NF342",
             first.site,
             f"the layers in front of '{first.site}' agree with the data, and it does not: its "
-            f"statistics are not of "
-            "these weights",
+            "statistics are not of these weights",
             True,
             {"z": first.training.z_rms, "log_variance_ratio": first.training.log_variance_rms},
         )
+    return _by_inputs(measured, entry)
+
+
+def _by_inputs(measured: Measured, entry: Compared) -> Cause:
+    """Whether inputs could have given the first layer its statistics, where no layer behind tells."""
     try:
         explained = explained_by_inputs(measured.opened.model, entry.data.layer, _some(measured.samples))
     except NotCovered:
@@ -375,8 +258,7 @@ def _domain_or_stale(measured: Measured, entries: Sequence[Compared], first: Com
             "NF342",
             entry.site,
             f"no inputs of another brightness and contrast give '{entry.site}' its running means "
-            f"(they explain "
-            f"{max(explained, 0.0):.0%} of the departure): the statistics are of other weights",
+            f"(they explain {max(explained, 0.0):.0%} of the departure): the statistics are of other weights",
             True,
             evidence,
         )
@@ -386,14 +268,4 @@ def _domain_or_stale(measured: Measured, entries: Sequence[Compared], first: Com
         else f"inputs of another brightness and contrast explain {explained:.0%} of the departing means of "
         f"'{entry.site}', and no usual preparation does"
     )
-    return Cause(
-        "NF345",
-        entry.site,
-        f"{why}: the statistics were taken on other data",
-        True,
-        evidence,
-    )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return Cause("NF345", entry.site, f"{why}: the statistics were taken on other data", True, evidence)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.departure import LEAST_IMAGES, Departure
-from normfold.consistency.diagnosis import Cause, Compared, compare, diagnose
+from normfold.consistency.diagnosis import diagnose
 from normfold.consistency.layers import inlined
 from normfold.consistency.measurement import TRAINING_BATCH, Measured, measure_layers
 from normfold.consistency.oracle import TrainEvalGap, measure_gap
@@ -183,12 +184,15 @@ def _judge(
     report: DataReport, measured: Measured, compared: Sequence[Compared], budget_seconds: float
 ) -> None:
     departing = [c for c in compared if c.departs]
-    report.causes = diagnose(measured, compared, budget_seconds)
-    # Without a cause, the departures are those of honest training with batches that are small, but not tiny.
-    severity: Literal["error", "info"] = "error" if report.causes else "info"
+    diagnosis = diagnose(measured, compared, budget_seconds)
+    report.causes = diagnosis.causes
+    severity: Literal["error", "info"] = "error" if diagnosis.honest is None else "info"
+    because = "" if diagnosis.honest is None else f"; {diagnosis.honest}"
     for c in compared:
         if c.departs:
-            report.findings.append(Finding("NF340", severity, _describe(c, measured.images), c.site))
+            report.findings.append(
+                Finding("NF340", severity, _describe(c, measured.images) + because, c.site)
+            )
         elif channels := c.deployment.channels:
             named = ", ".join(str(channel) for channel in channels[:5]) + ", …" * (len(channels) > 5)
             report.findings.append(
@@ -201,9 +205,7 @@ def _judge(
                     c.site,
                 )
             )
-    if not departing:
-        return
-    report.first = departing[0].site
+    report.first = departing[0].site if departing else None
     for cause in report.causes:
         severity = "info" if cause.code == "NF349" else "error"
         report.findings.append(Finding(cause.code, severity, cause.message, cause.site))

@@ -45,6 +45,13 @@ class NormLayer:
     training: bool = False
 
     @property
+    def stated_weight(self) -> float | None:
+        """Weight of the new batch in training as the node states it; ``None`` where it does not."""
+        if "momentum" not in self.node.attributes:
+            return None
+        return 1.0 - float(self.node.attributes.get_float("momentum", 0.9))
+
+    @property
     def inverse(self) -> Array64:
         """``γ / √(var + epsilon)``, NaN or infinite where that does not exist; shape ``[channels]``."""
         with np.errstate(all="ignore"):

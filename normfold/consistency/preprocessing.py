@@ -29,6 +29,9 @@ _BETTER = 8.0
 
 _NOISE = 3.0
 
+_BYTES = 4.0
+"""Values beyond are on the scale of 0 to 255."""
+
 Change = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
@@ -168,12 +171,7 @@ def _candidates(arrays: Sequence[np.ndarray[Any, Any]], layers: Sequence[NormLay
 
 
 def _scalings(arrays: Sequence[np.ndarray[Any, Any]]) -> Iterator[Candidate]:
-    yield Candidate("NF346", "dividing by 255", lambda x: x / 255.0)
-    yield Candidate("NF346", "multiplying by 255", lambda x: x * 255.0)
-    yield Candidate("NF346", "bringing 0…1 to −1…1", lambda x: 2.0 * x - 1.0)
-    yield Candidate("NF346", "bringing −1…1 to 0…1", lambda x: (x + 1.0) / 2.0)
-    yield Candidate("NF346", "bringing 0…255 to −1…1", lambda x: x / 127.5 - 1.0)
-    yield Candidate("NF346", "bringing −1…1 to 0…255", lambda x: (x + 1.0) * 127.5)
+    yield from _ranges(min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays))
     axis = _colour_axis(arrays[0])
     if axis is not None:
         shape = [1] * arrays[0].ndim
@@ -197,6 +195,20 @@ def _scalings(arrays: Sequence[np.ndarray[Any, Any]]) -> Iterator[Candidate]:
             f"taking out their mean {centre:.3g} and standard deviation {spread:.3g}",
             lambda x: (x - centre) / spread,
         )
+
+
+def _ranges(low: float, high: float) -> Iterator[Candidate]:
+    """Other ranges of pixels, as far as values from ``low`` to ``high`` can be meant to be such."""
+    if low >= 0 and high > _BYTES:
+        yield Candidate("NF346", "dividing by 255", lambda x: x / 255.0)
+        yield Candidate("NF346", "bringing 0…255 to −1…1", lambda x: x / 127.5 - 1.0)
+    if high <= _BYTES:
+        yield Candidate("NF346", "multiplying by 255", lambda x: x * 255.0)
+    if low >= 0 and high <= _BYTES:
+        yield Candidate("NF346", "bringing 0…1 to −1…1", lambda x: 2.0 * x - 1.0)
+    if low < 0 and high <= _BYTES:
+        yield Candidate("NF346", "bringing −1…1 to 0…1", lambda x: (x + 1.0) / 2.0)
+        yield Candidate("NF346", "bringing −1…1 to 0…255", lambda x: (x + 1.0) * 127.5)
 
 
 def _colour_axis(array: np.ndarray[Any, Any]) -> int | None:

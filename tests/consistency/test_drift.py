@@ -98,6 +98,24 @@ def test_honest_training_with_small_batches() -> None:
     assert [f for f in report.findings if f.severity != "info"] == []
 
 
+def test_momentum_that_the_file_states() -> None:
+    """Statistics of 78 images are too good to be told from honest training, unless the file says how."""
+    model = lenet()
+    running(model, IMAGES[:225], 64, 0.9, 5)
+    for layer in batchnorm_layers(model):
+        layer.node.attributes["momentum"] = ir.AttrFloat32("momentum", 0.1)
+    (cause,) = judge(model, IMAGES[225:]).causes
+    assert cause.code == "NF343" and cause.evidence["momentum"] == pytest.approx(0.9)
+
+
+def test_stated_momentum_alone_is_no_finding() -> None:
+    """Converters copy the number from frameworks where it means the opposite."""
+    model = lenet()
+    for layer in batchnorm_layers(model):
+        layer.node.attributes["momentum"] = ir.AttrFloat32("momentum", 0.1)
+    assert judge(model).findings == []
+
+
 def test_inputs_scaled_by_255() -> None:
     report = judge(lenet(), IMAGES * 255)
     (cause,) = report.causes
@@ -115,6 +133,31 @@ def test_statistics_of_another_domain() -> None:
     noise = np.random.default_rng(0).random((300, 1, 8, 8))
     running(model, noise, 32, 0.1, 60)
     assert codes(judge(model)) == {"NF345"}
+
+
+@pytest.mark.parametrize("quarters", [1, 3])
+def test_turned_images_are_another_domain(quarters: int) -> None:
+    """No brightness or contrast explains them, but the layers behind bear witness to the weights."""
+    model = lenet()
+    turned = np.roll(np.rot90(IMAGES, quarters, (2, 3)), 2, 2)
+    running(model, turned, 32, 0.1, 60)
+    assert codes(judge(model)) == {"NF345"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_statistics_of_earlier_weights(seed: int) -> None:
+    """Honest statistics, and then the weights move on."""
+    model, rng = lenet(), np.random.default_rng(seed)
+    earlier = lenet()
+    for value in earlier.graph.initializers.values():
+        if value.name is not None and value.name.endswith("weight") and value.const_value.shape.rank() > 1:
+            content = value.const_value.numpy()
+            moved = content + 0.5 * content.std() * rng.normal(size=content.shape)
+            value.const_value = ir.tensor(moved.astype(np.float32), name=value.name)
+    running(earlier, IMAGES[:225], 32, 0.1, 60)
+    state = [(layer.mean, layer.var) for layer in batchnorm_layers(earlier)]
+    set_statistics(model, lambda index, mean, var: state[index])
+    assert codes(judge(model, IMAGES[225:])) == {"NF342"}
 
 
 def test_variance_times_1000() -> None:

@@ -1,0 +1,118 @@
+"""Running statistics that are those of the data but for one simple change."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from normfold.consistency.causes import Cause, Compared, counted
+from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, departure
+
+_MOST_BESSEL = 8
+
+
+def bessel(compared: Sequence[Compared]) -> Cause | None:
+    """One small batch size whose ``n/(n − 1)``, ``n`` elements per channel, puts all variances right."""
+    before = [c.training.log_variance_rms for c in compared]
+    worst = int(np.argmax(before))
+    if not all(c.training.finite and c.training.z_rms < LEAST_Z for c in compared):
+        return None
+    for size in range(2, _MOST_BESSEL + 1):
+        for sign in (1.0, -1.0):
+            after = []
+            for c in compared:
+                elements = max(size * c.data.training.positions, 2.0)
+                factor = (elements / (elements - 1.0)) ** sign
+                corrected = dataclasses.replace(c.data.layer, var=c.data.layer.var / factor)
+                after.append(departure(c.data.training, corrected).log_variance_rms)
+            if max(after) < LEAST_LOG_RATIO / 1.5 and max(after) * 2 < before[worst]:
+                stored = "n/(n − 1)" if sign > 0 else "(n − 1)/n"
+                return Cause(
+                    "NF349",
+                    compared[worst].site,
+                    f"divided by {stored}, with n the elements per channel of {size} images, all "
+                    f"running variances "
+                    "are those of the data",
+                    True,
+                    {"batch_size": float(size), "before": before[worst], "after": max(after)},
+                )
+    return None
+
+
+def factor(departing: Sequence[Compared]) -> Cause | None:
+    """One factor on all variances of a layer, the means being right or bearing it too (Caffe's sums)."""
+    found = []
+    for c in departing:
+        if not c.training.beyond_noise:
+            continue
+        layer, moments = c.data.layer, c.data.training
+        if not c.training.finite or layer.channels < 2 or (layer.var <= 0).any():
+            return None
+        ratios = np.log(np.maximum(moments.variance, 1e-300) / layer.var)
+        common = float(np.median(ratios))
+        spread = float(np.sqrt(np.square(ratios - common).mean()))
+        noise = float(np.sqrt(np.square(c.training.log_variance_noise).mean()))
+        if abs(common) < 0.4 or spread > max(0.1 * abs(common), 2 * noise, 0.02):
+            return None
+        scaled = math.exp(-common)
+        deviation = np.sqrt(moments.variance)
+        alone = float(np.sqrt(np.square((layer.mean - moments.mean) / deviation).mean()))
+        both = float(np.sqrt(np.square((layer.mean / scaled - moments.mean) / deviation).mean()))
+        found.append((c.site, scaled, alone, both))
+    if not found:
+        return None
+    site, scaled, _, _ = found[0]
+    evidence = {"factor": scaled, "layers": float(len(found))}
+    tolerance = 2 * LEAST_Z
+    if all(alone < tolerance for _, _, alone, _ in found):
+        return Cause(
+            "NF354",
+            site,
+            f"the running variances of {counted(len(found), 'layer')} are those of the data times "
+            f"{scaled:.4g} in "
+            "every channel, and the means agree",
+            True,
+            evidence,
+        )
+    if all(both < tolerance for _, _, _, both in found):
+        return Cause(
+            "NF315",
+            site,
+            f"running means and variances of {counted(len(found), 'layer')} are those of the data times "
+            f"{scaled:.4g}: sums that were never divided by their weight",
+            True,
+            evidence,
+        )
+    return None
+
+
+def warm_up(departing: Sequence[Compared]) -> Cause | None:
+    """Statistics on the line from their initial values 0 and 1 to those of the data."""
+    shares = []
+    for c in departing:
+        layer, moments = c.data.layer, c.data.training
+        a = np.concatenate([moments.mean, moments.variance - 1.0])
+        b = np.concatenate([layer.mean, layer.var - 1.0])
+        weight = np.tile(1.0 / np.sqrt(np.maximum(moments.variance, 1e-12)), 2)
+        weight[layer.channels :] = 1.0 / np.maximum(np.maximum(moments.variance, layer.var), 1e-12)
+        kept = float((a * b * weight**2).sum() / max((a * a * weight**2).sum(), 1e-300))
+        residual = float(np.sqrt(np.square((b - kept * a) * weight).mean()))
+        total = float(np.sqrt(np.square((b - a) * weight).mean()))
+        if not 0.0 <= kept < 0.97 or residual > max(0.1 * total, LEAST_LOG_RATIO):
+            return None
+        shares.append(kept)
+    if not shares or max(shares) - min(shares) > 0.15:
+        return None
+    share = float(np.median(shares))
+    return Cause(
+        "NF343",
+        departing[0].site,
+        f"the running statistics are {1 - share:.0%} their initial values 0 and 1 and {share:.0%} "
+        f"those of the data, in "
+        f"{counted(len(shares), 'layer')}: too few updates, or a momentum too small to follow",
+        True,
+        {"share": share, "layers": float(len(shares))},
+    )
