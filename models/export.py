@@ -88,7 +88,7 @@ def export(
     network = entry.merged() if merged else entry.build()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         written = Path(folder) / "model.onnx"
-        with _quiet():
+        with quiet():
             write = _write_dynamo if exporter == "dynamo" else _write_torchscript
             write(network, entry, written, dynamic, keep_bn, opset)
         # Atomic, so that tests running in parallel never see half a file.
@@ -165,7 +165,7 @@ def _source_hash() -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Exporters talk a lot: progress on stdout, deprecations, notes on absent packages."""
     log = logging.getLogger("torch.onnx")
     level = log.level
