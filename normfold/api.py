@@ -201,7 +201,7 @@ def _deliver(
             run.report.outputs.append(source.describe())
             return
         source.map_weights()
-    with run.phase("stage"):
+    with run.building("stage"):
         staged = source.stage(folded.model, output, changed=folded.changed)
     with staged:
         prove(staged.path)

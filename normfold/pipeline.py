@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import onnx_ir as ir
 
 from normfold import loading
+from normfold.collector import collector_paused
 from normfold.errors import Inconclusive, InputError, MissingDependency, NormfoldError, VerificationFailed
 from normfold.loading import ModelLike, Source
 from normfold.options import FoldOptions
@@ -24,7 +25,7 @@ from normfold.reporting.provenance import KEY, provenance_entry
 from normfold.reporting.report import Finding, Report, Verification
 
 if TYPE_CHECKING:
-    from normfold.folding import Folded
+    from normfold.folding import Folded, Prepared
     from normfold.planning.norm_forms import Form
     from normfold.planning.targets import Judge
     from normfold.verification import ImageOptions, VerifyOptions
@@ -44,6 +45,7 @@ class Run:
     ) -> None:
         self.report = Report(command, tool=tool_versions())
         self._progress = progress
+        self._prepared: Prepared | None = None
         self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -72,9 +74,15 @@ class Run:
             elapsed = time.perf_counter() - began
             self.report.timing[name] = self.report.timing.get(name, 0.0) + elapsed
 
+    @contextlib.contextmanager
+    def building(self, name: str) -> Iterator[None]:
+        """A phase that makes graphs of many objects, all of which stay."""
+        with self.phase(name), collector_paused():
+            yield
+
     def load(self, model: ModelLike) -> Source:
         """Opens a model and lists it in the report; what cannot be opened is listed by name alone."""
-        with self.phase("load"):
+        with self.building("load"):
             name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
             self.report.inputs.append({"path": name})
             source = loading.open_source(model)
@@ -83,10 +91,13 @@ class Run:
 
     def examine(self, source: Source, *, freeze_initializers: bool) -> None:
         """Fills the report's findings with what the model alone betrays of training and evaluation."""
-        from normfold.consistency.static import static_findings
+        from normfold.consistency.static import findings_in
+        from normfold.folding import prepare
 
-        with self.phase("examine"):
-            self.report.findings += static_findings(source.model, freeze_initializers=freeze_initializers)
+        with self.building("prepare"):
+            self._prepared = prepare(source.model, freeze_initializers=freeze_initializers)
+        with self.building("examine"):
+            self.report.findings += findings_in(self._prepared.workspace)
 
     def compare_statistics(self, source: Source, data: DataSource, image: ImageOptions | None) -> bool:
         """Adds what data say of the running statistics; returns whether they were enough to judge."""
@@ -148,12 +159,16 @@ class Run:
             options: what to do.
             judge: is asked about each form that a GroupNorm or InstanceNorm may be given.
         """
-        from normfold.folding import fold_model
+        from normfold.folding import fold_prepared, prepare
         from normfold.planning.targets import accept_every_form
 
-        with self.phase("fold"):
-            _refuse_unknown_names(source.model, options)
-            folded = fold_model(source.model, options, judge=judge or accept_every_form)
+        _refuse_unknown_names(source.model, options)
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or prepared.source is not source.model:
+            with self.building("prepare"):
+                prepared = prepare(source.model, freeze_initializers=options.freeze_initializers)
+        with self.building("fold"):
+            folded = fold_prepared(prepared, options, judge or accept_every_form)
             self.report.sites = list(folded.sites)
             self.report.summary = _summary(folded) | {"target": options.target}
             self.report.graphs = site_graphs(folded.original, folded.model, folded.sites)
