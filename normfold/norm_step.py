@@ -16,6 +16,7 @@ from normfold.planning.targets import Ceiling, Choice, Judge, choose
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
 from normfold.reporting.report import Site
+from normfold.rewriting.layout import cancel_transposes
 from normfold.rewriting.norm_forms import substitute
 from normfold.rewriting.opset import raise_opset
 
@@ -28,11 +29,13 @@ class NormStep:
         anchored: Mul and Add of the form that a runtime looks for; they stay Mul and Add.
         settled: nodes that no later step reports: what substitutions made, and norms whose stay is explained.
         forms: what each norm was given, by name of its value; ``None`` where it stays as it is.
+        moved: values that others took the place of.
     """
 
     anchored: set[ir.Node] = field(default_factory=set)
     settled: set[ir.Node] = field(default_factory=set)
     forms: dict[str, Form | None] = field(default_factory=dict)
+    moved: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
 
 def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger, judge: Judge) -> NormStep:
@@ -59,6 +62,8 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger,
         raise_opset(workspace, max(opsets))
     for norm, choice in zip(norms, choices, strict=True):
         _substitute_one(norm, choice, workspace, options, ledger, step)
+    made = [node for graph in workspace.model.graphs() for node in graph if node in step.settled]
+    cancel_transposes(made, workspace)
     return step
 
 
@@ -96,10 +101,17 @@ def _substitute_one(
     y = found.y if choice.form == "ms-groupnorm" else norm.y
     site = Site(name, found.kind, "substituted", rule=choice.form, into=(y.name or "",), nodes=operators)
     ledger.settle(replace(site, code=choice.code, reason=choice.reason))
-    made = substitute(found, choice.form, workspace)
+    made = substitute(_reading(found, step.moved.get(found.x, found.x)), choice.form, workspace)
+    step.moved[y] = made.y
     step.settled.update(made.nodes)
     if choice.form == "instancenorm":
         step.anchored.update(made.affine)
+
+
+def _reading(norm: Norm, x: ir.Value) -> Norm:
+    """The same norm, of what now stands for its x."""
+    inner = norm.before_activation
+    return replace(norm, x=x, before_activation=None if inner is None else replace(inner, x=x))
 
 
 _WANT_MUL_ADD = frozenset({"openvino", "tensorrt", "portable"})

@@ -14,8 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import VerificationFailed
-from normfold.planning.norm_forms import Form, form_of, obstacle
-from normfold.preparation.shapes import Dims
+from normfold.planning.norm_forms import Form, form_of, obstacle, spatial_dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 from normfold.reporting.report import Finding, Report
@@ -68,7 +67,7 @@ class FormTrials:
         """Why the norm may not have this form; ``None`` if it may."""
         if form in self._taken_back:
             return self._taken_back[form]
-        shape = _trial_shape(workspace.dims(norm.x), norm)
+        shape = _trial_shape(norm, workspace)
         own = _emittable(norm, workspace)
         key = (own, form, shape, norm.groups, norm.epsilon, workspace.shapes.dtype(norm.x))
         if key not in self._known:
@@ -145,10 +144,9 @@ def _emittable(norm: Norm, workspace: Workspace) -> Form:
     return "primitive" if obstacle(norm, own, workspace) is not None else own
 
 
-def _trial_shape(dims: Dims | None, norm: Norm) -> tuple[int, ...]:
-    """Sizes of one sample, images cut where they are very large."""
-    assert dims is not None
-    spatial = [size if isinstance(size, int) else _OPEN_SIZE for size in dims[2:]]
+def _trial_shape(norm: Norm, workspace: Workspace) -> tuple[int, ...]:
+    """Sizes of one sample, its channels first, images cut where they are very large."""
+    spatial = [size if isinstance(size, int) else _OPEN_SIZE for size in spatial_dims(norm, workspace)]
     while norm.channels * math.prod(spatial) > _MOST_ELEMENTS and max(spatial) > 1:
         largest = spatial.index(max(spatial))
         spatial[largest] = (spatial[largest] + 1) // 2

@@ -23,6 +23,7 @@ from typing import Literal, get_args
 import onnx_ir as ir
 
 from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 
@@ -75,12 +76,14 @@ def needed_opset(norm: Norm, form: Form, workspace: Workspace) -> int:
 def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
     """Why a norm cannot be given a form at any opset; ``None`` if it can."""
     dims, dtype = workspace.dims(norm.x), workspace.shapes.dtype(norm.x)
-    if norm.kind not in ("groupnorm", "instancenorm") or norm.channel_axis != 1:
-        return "its channels are not axis 1"
     if dims is None or len(dims) < 2:
         return "the rank is not known"
+    if norm.kind not in ("groupnorm", "instancenorm") or norm.channel_axis not in (1, len(dims) - 1):
+        return "its channels are neither the first axis nor the last behind the samples"
     if dtype not in FLOAT_TYPES:
         return "the type is not known"
+    if dtype == ir.DataType.DOUBLE and form in ("instancenorm", "instancenorm-bn"):
+        return "onnxruntime has no InstanceNormalization of float64"
     if norm.groups == norm.channels and len(dims) < 3:
         return "every group is a single element"
     if norm.unbiased:
@@ -97,9 +100,15 @@ def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
     return None
 
 
+def spatial_dims(norm: Norm, workspace: Workspace) -> Dims:
+    """Dimensions of x but for samples and channels."""
+    dims = workspace.dims(norm.x) or ()
+    return tuple(dim for axis, dim in enumerate(dims) if axis not in (0, norm.channel_axis))
+
+
 def group_elements(norm: Norm, workspace: Workspace) -> int | None:
     """How many elements one group of one sample has, where that is static."""
-    sizes = (workspace.dims(norm.x) or (None, None, None))[2:]
+    sizes = spatial_dims(norm, workspace)
     known = [size for size in sizes if isinstance(size, int)]
     if len(known) != len(sizes):
         return None

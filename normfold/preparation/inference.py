@@ -90,7 +90,11 @@ def _state_ranks(scope: Scope, skeleton: Skeleton, shapes: Shapes) -> bool:
 
 
 def _implied_dims(node: ir.Node, shapes: Shapes) -> Dims | None:
-    if not node.inputs or node.inputs[0] is None or node.domain not in ("", "ai.onnx"):
+    if not node.inputs or node.inputs[0] is None:
+        return None
+    if (node.domain, node.op_type) == ("com.microsoft", "GroupNorm"):
+        return shapes.dims(node.inputs[0])
+    if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type in _SHAPE_PRESERVING:
         return shapes.dims(node.inputs[0])

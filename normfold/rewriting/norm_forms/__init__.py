@@ -32,4 +32,4 @@ def substitute(norm: Norm, form: Form, workspace: Workspace) -> Emitted:
         result = emit_instance_normalization(builder, as_batchnorm=form == "instancenorm-bn")
     if norm.activation == "silu":
         result = builder.silu(result)
-    return builder.finish(result)
+    return builder.finish(builder.laid_out(result))

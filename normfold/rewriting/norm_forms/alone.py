@@ -17,9 +17,9 @@ def norm_alone(norm: Norm, form: Form, shape: Sequence[int], workspace: Workspac
     """A model that computes one norm of a model, in a form that is valid there, from ``x`` to ``y``.
 
     Args:
-        norm: of the model; its channels are axis 1.
+        norm: of the model.
         form: the form.
-        shape: sizes of x; the channels are the norm's own.
+        shape: sizes of x, the channels as axis 1.
         workspace: the model. The new one has its opset, or a later one that the form needs.
     """
     dtype = workspace.shapes.dtype(norm.x)
@@ -29,7 +29,7 @@ def norm_alone(norm: Norm, form: Form, shape: Sequence[int], workspace: Workspac
     opset = max(workspace.opset, needed_opset(norm, form, workspace))
     graph = ir.Graph([x], [y], nodes=[place], opset_imports={"": opset}, name="norm")
     model = ir.Model(graph, ir_version=workspace.model.ir_version or _IR_VERSION)
-    alone = replace(norm, x=x, y=y, nodes=(place,), before_activation=None)
+    alone = replace(norm, x=x, y=y, channel_axis=1, nodes=(place,), before_activation=None)
     substitute(alone, form, Workspace(model))
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,8 +31,10 @@ class Emitted:
     Attributes:
         nodes: the new nodes, in order.
         affine: those of them that are Mul and Add of scale and shift.
+        y: what took the place of the norm's y.
     """
 
+    y: ir.Value
     nodes: list[ir.Node] = field(default_factory=list)
     affine: list[ir.Node] = field(default_factory=list)
 
@@ -43,7 +46,7 @@ class Builder:
         norm: what is replaced.
         workspace: its model.
         dtype: type of the values.
-        dims: dimensions of x.
+        dims: dimensions of x, its channels as axis 1 wherever the norm has them.
     """
 
     def __init__(self, norm: Norm, workspace: Workspace) -> None:
@@ -51,10 +54,26 @@ class Builder:
         dims, dtype = workspace.dims(norm.x), workspace.shapes.dtype(norm.x)
         assert anchor is not None and anchor.graph is not None and dims is not None and dtype is not None
         self.norm, self.workspace = norm, workspace
-        self.dims: Dims = dims
+        self.channels_last = norm.channel_axis != 1
+        self.dims: Dims = (dims[0], dims[-1], *dims[1:-1]) if self.channels_last else dims
         self.dtype = dtype
         self._anchor, self._graph = anchor, anchor.graph
-        self._made = Emitted()
+        self._made = Emitted(norm.y)
+
+    @functools.cached_property
+    def x(self) -> ir.Value:
+        """x with its channels as axis 1."""
+        if not self.channels_last:
+            return self.norm.x
+        order = (0, len(self.dims) - 1, *range(1, len(self.dims) - 1))
+        return self.op("Transpose", [self.norm.x], self.dims, {"perm": order})
+
+    def laid_out(self, value: ir.Value) -> ir.Value:
+        """A value with its channels as axis 1 in the layout of y."""
+        if not self.channels_last:
+            return value
+        order = (0, *range(2, len(self.dims)), 1)
+        return self.op("Transpose", [value], tuple(self.dims[axis] for axis in order), {"perm": order})
 
     def op(
         self,
@@ -100,14 +119,14 @@ class Builder:
         last = int(np.prod(sizes)) * self.norm.channels // self.norm.groups
         static = len(sizes) == len(self.dims) - 2
         dims = (self.dims[0], self.norm.groups, last if static else None)
-        return self.op("Reshape", [self.norm.x, target], dims)
+        return self.op("Reshape", [self.x, target], dims)
 
     def ungrouped(self, value: ir.Value) -> ir.Value:
         """[N, G, elements of a group] as x."""
         spatial = self.dims[2:]
         unknown = sum(not isinstance(size, int) for size in spatial)
         if unknown > 1:
-            shape = self.op("Shape", [self.norm.x], (len(self.dims),), dtype=ir.DataType.INT64)
+            shape = self.op("Shape", [self.x], (len(self.dims),), dtype=ir.DataType.INT64)
         else:
             sizes = [size if isinstance(size, int) else -1 for size in spatial]
             shape = self.integers([0, self.norm.channels, *sizes], "shape")
@@ -153,6 +172,7 @@ class Builder:
         y.name = self.workspace.fresh_name(f"{name}_replaced")
         result.name = name
         self._remove_unread()
+        self._made.y = result
         return self._made
 
     def _remove_unread(self) -> None:

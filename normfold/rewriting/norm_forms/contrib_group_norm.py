@@ -25,7 +25,7 @@ def emit_contrib_group_norm(builder: Builder) -> ir.Value:
     import_domain(builder.workspace, _DOMAIN, 1)
     n, c, h, w = builder.dims
     last = (n, h, w, c)
-    x = builder.op("Transpose", [norm.x], last, {"perm": _CHANNELS_LAST})
+    x = norm.x if builder.channels_last else builder.op("Transpose", [norm.x], last, {"perm": _CHANNELS_LAST})
     operands = [
         x,
         builder.constant(norm.scale, "gamma", ir.DataType.FLOAT),
@@ -38,4 +38,6 @@ def emit_contrib_group_norm(builder: Builder) -> ir.Value:
         "channels_last": 1,
     }
     y = builder.op("GroupNorm", operands, last, attributes, domain=_DOMAIN)
-    return builder.op("Transpose", [y], builder.dims, {"perm": _CHANNELS_FIRST})
+    return (
+        y if builder.channels_last else builder.op("Transpose", [y], builder.dims, {"perm": _CHANNELS_FIRST})
+    )

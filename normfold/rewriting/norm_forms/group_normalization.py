@@ -14,6 +14,6 @@ from normfold.rewriting.norm_forms.builder import Attributes, Builder
 def emit_group_normalization(builder: Builder) -> ir.Value:
     """Returns the value that takes the place of y."""
     norm = builder.norm
-    operands = [norm.x, builder.constant(norm.scale, "scale"), builder.constant(norm.shift, "bias")]
+    operands = [builder.x, builder.constant(norm.scale, "scale"), builder.constant(norm.shift, "bias")]
     attributes: Attributes = {"num_groups": norm.groups, "epsilon": unrounded("epsilon", norm.epsilon)}
     return builder.op("GroupNormalization", operands, builder.dims, attributes)

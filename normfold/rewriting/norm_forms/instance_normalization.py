@@ -20,7 +20,7 @@ def emit_instance_normalization(builder: Builder, *, as_batchnorm: bool) -> ir.V
     attributes = {"epsilon": unrounded("epsilon", norm.epsilon)}
     if norm.groups == norm.channels:
         parameters = [builder.constant(norm.scale, "scale"), builder.constant(norm.shift, "bias")]
-        return builder.op("InstanceNormalization", [norm.x, *parameters], builder.dims, attributes)
+        return builder.op("InstanceNormalization", [builder.x, *parameters], builder.dims, attributes)
     x = builder.grouped()
     parameters = [
         builder.constant(np.ones(norm.groups), "ones"),
