@@ -42,6 +42,7 @@ from normfold.rewriting.expressions import evaluate_expressions
 from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
 from normfold.rewriting.lowering import lower, shortens
 from normfold.rewriting.raising import raise_chain, remove_identity
+from normfold.rewriting.untiling import untile_batchnorms
 
 # Each pass removes at least one affine or is the last; this only bounds a defect.
 _MOST_PASSES = 20
@@ -154,6 +155,7 @@ class _Folder:
 
     def _raise(self, norms: NormStep) -> list[ir.Node]:
         virtuals = []
+        untiled = untile_batchnorms(self._workspace, lambda node: is_kept(node, self._options.keep))
         idioms = find_idioms(self._workspace)
         idioms.anchored |= norms.anchored
         self._workspace.fused = idioms.opaque
@@ -168,7 +170,7 @@ class _Folder:
                 elif found.affine.is_identity and not found.y.is_graph_output():
                     self._drop_identity(found)
                 elif found.y.uses() or found.y.is_graph_output():
-                    virtuals.append(raise_chain(found, self._workspace))
+                    virtuals.append(raise_chain(found, self._workspace, untiled))
                     self.ledger.open(virtual(virtuals[-1]).records)
             for node in graph:
                 kind = kind_of(node.domain, node.op_type)

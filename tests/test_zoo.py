@@ -75,8 +75,6 @@ LEFT = {
 }
 LEFT_OTHERWISE = {
     ("levit", "torchscript", True): expected(0, NF113=2),
-    # Statistics tiled by a batch size that is known at run time only.
-    ("tracked_style", "dynamo", True): expected(2, NF101=2),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -11,13 +13,19 @@ from normfold.recognition.chains import Chain
 from normfold.recognition.virtual import SiteRecord, VirtualAffine, make_virtual
 
 
-def raise_chain(chain: Chain, workspace: Workspace) -> ir.Node:
+def raise_chain(chain: Chain, workspace: Workspace, stands_for: Mapping[ir.Node, tuple[str, ...]]) -> ir.Node:
     """Put a virtual node in the place of the chain's nodes, which are kept, detached, to be put back if
-    nothing happens."""
+    nothing happens.
+
+    Args:
+        chain: what is replaced.
+        workspace: its model.
+        stands_for: operator types of the original, by nodes that have taken the place of several.
+    """
     record = SiteRecord(
         name=chain.y.name or "",
         kind="batchnorm" if any(n.op_type == "BatchNormalization" for n in chain.nodes) else "affine",
-        operators=tuple(n.op_type for n in chain.nodes),
+        operators=tuple(op_type for n in chain.nodes for op_type in stands_for.get(n, (n.op_type,))),
         statistics=_statistics(chain, workspace),
     )
     y = chain.y
