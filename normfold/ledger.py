@@ -83,7 +83,13 @@ class Ledger:
     def provenance(self) -> list[dict[str, Any]]:
         """Per removed site its name, rule and original statistics."""
         return [
-            {"site": r.name, "rule": r.rule, **_of_several(r), **_encoded(r.statistics or {})}
+            {
+                "site": r.name,
+                "rule": r.rule,
+                **_of_several(r),
+                **_encoded(r.statistics or {}),
+                **_absorbers(r),
+            }
             for r in self._records
             if r.action != "kept"
         ]
@@ -136,6 +142,13 @@ def _of_several(record: SiteRecord) -> dict[str, Any]:
     of."""
     several = record.statistics is not None and len(record.operators) > 1
     return {"nodes": list(record.operators)} if several else {}
+
+
+def _absorbers(record: SiteRecord) -> dict[str, Any]:
+    """The nodes that took statistics in, by their outputs, for what looks at the layer again."""
+    if record.statistics is None:
+        return {}
+    return {"into": sorted({n.outputs[0].name or "" for n in record.into if n.graph is not None})}
 
 
 def _encoded(statistics: dict[str, object]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from normfold.consistency.statistics import (
 )
 from normfold.consistency.training import is_per_channel, running_layers, with_batch_statistics
 from normfold.consistency.unfolding import unfold
+from normfold.consistency.written import spelled_as_layers
 from normfold.errors import InputError
 from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Finding
@@ -59,7 +60,8 @@ class Calibrated:
     """A model with the statistics of the data.
 
     Attributes:
-        model: a new model, without local functions; layers that were folded away stand in it again.
+        model: a new model, without local functions; layers that were folded away stand in it again, and
+            hand-written ones as BatchNormalization.
         layers: every layer, in graph order.
         outputs: how each output changed, evaluation before against evaluation after.
         images: how many there were.
@@ -108,7 +110,7 @@ def calibrate(
         InputError: there is no layer, no image, or the model cannot be evaluated on the data.
     """
     data = list(batches) if isinstance(batches, Iterator) else batches
-    work = unfold(inlined(model)).model.clone()
+    work = unfold(spelled_as_layers(inlined(model))[0]).model.clone()
     layers = running_layers(work)
     if not layers:
         raise InputError(

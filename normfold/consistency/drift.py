@@ -12,11 +12,12 @@ import onnx_ir as ir
 from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.departure import LEAST_IMAGES, Departure
 from normfold.consistency.diagnosis import diagnose
-from normfold.consistency.layers import inlined
+from normfold.consistency.layers import batchnorm_layers, inlined
 from normfold.consistency.measurement import TRAINING_BATCH, Measured, measure_layers
 from normfold.consistency.oracle import TrainEvalGap, measure_gap
 from normfold.consistency.statistics import Batch
-from normfold.consistency.unfolding import unfold
+from normfold.consistency.unfolding import Unfolded, unfold
+from normfold.consistency.written import spelled_as_layers
 from normfold.evaluation import EvaluationFailed
 from normfold.reporting.report import Finding
 
@@ -115,7 +116,8 @@ def data_findings(
     with the number of images.
 
     Args:
-        model: is not changed. A folded one is judged where its provenance knows the layers.
+        model: is not changed. A folded one is judged where its provenance knows the layers, hand-written
+            layers where they divide by their deviation.
         batches: inputs by name; axis 0 counts images.
         batch_size: images per batch under training conditions, where the model takes that many.
         oracle: also measure training mode against evaluation.
@@ -124,7 +126,7 @@ def data_findings(
     Raises:
         InputError: the data hold no image, or the model cannot be evaluated on them.
     """
-    unfolded = unfold(inlined(model))
+    unfolded = unfold(spelled_as_layers(inlined(model))[0])
     measured = measure_layers(unfolded.model, batches, batch_size)
     compared = compare(measured)
     report = DataReport(
@@ -134,11 +136,7 @@ def data_findings(
         recovered=unfolded.sites,
         relaxed=measured.opened.relaxed,
     )
-    for data in measured.layers:
-        if not data.deployment.images:
-            report.findings.append(
-                Finding("NF353", "info", "its input is not computed on the way to an output", data.layer.site)
-            )
+    report.findings += _not_measured(unfolded, measured)
     if not measured.layers:
         return report
     if measured.images < LEAST_IMAGES:
@@ -162,6 +160,25 @@ def data_findings(
         else:
             report.findings += _of_gap(report.gap, bool(report.first))
     return report
+
+
+def _not_measured(unfolded: Unfolded, measured: Measured) -> list[Finding]:
+    reasons = [
+        (data.layer.site, "its input is not computed on the way to an output")
+        for data in measured.layers
+        if not data.deployment.images
+    ]
+    reasons += [(site, f"it was folded, and cannot be put back: {why}") for site, why in unfolded.lost]
+    reasons += [
+        (layer.site, "it stands in a subgraph")
+        for layer in batchnorm_layers(unfolded.model)
+        if layer.node.graph is not unfolded.model.graph and not layer.training
+    ]
+    found = [Finding("NF353", "info", why, site) for site, why in reasons]
+    if not measured.layers and not found:
+        why = "the model has no BatchNormalization with running statistics, and no record of one"
+        found.append(Finding("NF353", "info", f"{why}: there is nothing to hold against the data"))
+    return found
 
 
 def _ranked(compared: Sequence[Compared]) -> list[LayerDrift]:

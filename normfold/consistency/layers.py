@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.batchnorm import epsilon_of, is_inference
 
@@ -83,7 +84,7 @@ def read_layers(workspace: Workspace) -> list[NormLayer]:
 
 def batchnorm_nodes(workspace: Workspace) -> Iterator[ir.Node]:
     """Every BatchNormalization of something that is not a constant."""
-    for graph in workspace.model.graphs():
+    for graph in graphs_of(workspace.model):
         for node in graph:
             if (
                 node.op_type == "BatchNormalization"

@@ -73,5 +73,6 @@ def _statistics(chain: Chain, workspace: Workspace) -> dict[str, object] | None:
             assert array is not None
             arrays[name] = array.astype(np.float32)
         arrays["epsilon"] = epsilon_of(node)
+        arrays["x"] = node.inputs[0].name if node.inputs[0] is not None else None
         return arrays
     return None

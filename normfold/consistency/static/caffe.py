@@ -71,8 +71,10 @@ def _is_sum(fit: _Fit) -> bool:
 
 
 def _fit(layer: NormLayer, subject: Subject, cache: dict[str, Moments | None]) -> _Fit | None:
+    if layer.channels < _LEAST_CHANNELS:
+        return None
     found = moments_of(layer.node.inputs[0], subject, cache)
-    if found is None or found.mean.size != layer.channels or layer.channels < _LEAST_CHANNELS:
+    if found is None or found.mean.size != layer.channels:
         return None
     finite = np.isfinite(layer.mean).all() and np.isfinite(layer.var).all()
     square, length = float(found.mean @ found.mean), float(np.linalg.norm(layer.mean))

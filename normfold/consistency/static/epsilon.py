@@ -66,7 +66,7 @@ def mixed_epsilons(subject: Subject) -> Iterator[Finding]:
     """NF309, over the layers that have statistics."""
     sites: dict[float, list[str]] = defaultdict(list)
     for layer in subject.layers:
-        if layer.training or layer in subject.evaluated:
+        if layer.training or layer.node in subject.by_node:
             sites[layer.epsilon].append(layer.site)
     if len(sites) < 2:
         return

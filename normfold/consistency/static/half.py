@@ -53,5 +53,7 @@ def _folded(
     linear = linear_before(layer.node.inputs[0], subject)
     if linear is None or linear.weight.shape[0] != layer.channels:
         return np.abs(scale), shift, "an affine"
-    weight = np.abs(linear.weight).max(axis=(1, 2), initial=0.0) * np.abs(scale)
+    high = linear.weight.max(axis=(1, 2), initial=0.0).astype(np.float64)
+    low = linear.weight.min(axis=(1, 2), initial=0.0).astype(np.float64)
+    weight = np.maximum(high, -low) * np.abs(scale)
     return weight, scale * linear.bias + shift, f"{linear.node.op_type} {linear.node.outputs[0].name}"

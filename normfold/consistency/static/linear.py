@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.consistency.static.subject import Subject, is_op, maker, only_reader
+from normfold.preparation.constants import FLOAT_TYPES
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +20,8 @@ class Linear:
     Attributes:
         node: Conv, ConvTranspose, Gemm or MatMul.
         x: what it reads.
-        weight: output channel first, then input channels of one group, then taps: ``[O, I/groups, K]``.
+        weight: output channel first, then input channels of one group, then taps: ``[O, I/groups, K]``. A
+            stored one is a view in its own type, so that nothing large is copied.
         bias: ``[O]``; zeros where there is none.
         groups: of the channels.
         padding: whether a border of zeros may be read.
@@ -26,7 +29,7 @@ class Linear:
 
     node: ir.Node
     x: ir.Value
-    weight: Array64
+    weight: np.ndarray[Any, Any]
     bias: Array64
     groups: int = 1
     padding: bool = False
@@ -68,7 +71,7 @@ def linear_before(value: ir.Value | None, subject: Subject, *, shared: bool = Fa
 
 
 def _convolution(node: ir.Node, subject: Subject) -> Linear | None:
-    weight, x = _array(node, 1, subject), node.inputs[0]
+    weight, x = _weight(node, subject), node.inputs[0]
     bias = _optional(node, 2, subject)
     if weight is None or bias is None or x is None or weight.ndim < 3:
         return None
@@ -93,7 +96,7 @@ def _convolution(node: ir.Node, subject: Subject) -> Linear | None:
 
 
 def _gemm(node: ir.Node, subject: Subject) -> Linear | None:
-    weight, bias, x = _array(node, 1, subject), _optional(node, 2, subject), node.inputs[0]
+    weight, bias, x = _weight(node, subject), _optional(node, 2, subject), node.inputs[0]
     if weight is None or bias is None or x is None or node.attributes.get_int("transA", 0) == 1:
         return None
     transposed = node.attributes.get_int("transB", 0) == 1
@@ -102,14 +105,27 @@ def _gemm(node: ir.Node, subject: Subject) -> Linear | None:
     if bias.size not in (1, size) or (bias.ndim and bias.shape[-1] != bias.size):
         return None
     alpha, beta = (float(node.attributes.get_float(name, 1.0)) for name in ("alpha", "beta"))
-    return Linear(node, x, alpha * matrix[:, :, None], np.zeros(size) + beta * bias.reshape(-1))
+    return Linear(node, x, _times(alpha, matrix)[:, :, None], np.zeros(size) + beta * bias.reshape(-1))
 
 
 def _matmul(node: ir.Node, subject: Subject) -> Linear | None:
-    weight, x = _array(node, 1, subject), node.inputs[0]
+    weight, x = _weight(node, subject), node.inputs[0]
     if weight is None or x is None or weight.ndim != 2:
         return None
     return Linear(node, x, weight.T[:, :, None], np.zeros(weight.shape[1]))
+
+
+def _weight(node: ir.Node, subject: Subject) -> np.ndarray[Any, Any] | None:
+    """The floating constant in slot 1, as it is stored if it is."""
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    if value is None or not value.is_initializer():
+        return _array(node, 1, subject)
+    constants = subject.workspace.constants
+    return constants.array(value, native=True) if constants.dtype_of(value) in FLOAT_TYPES else None
+
+
+def _times(alpha: float, matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return matrix if alpha == 1.0 else alpha * matrix.astype(np.float64)
 
 
 def _array(node: ir.Node, slot: int, subject: Subject) -> Array64 | None:

@@ -20,6 +20,8 @@ from normfold.consistency.static.linear import linear_before
 from normfold.consistency.static.subject import Subject, is_op, maker
 from normfold.evaluation import NotCovered, evaluate_node
 
+# Output channels whose weights are looked at together.
+_ROWS = 64
 _DEEPEST = 64
 # Gauss–Hermite nodes for a normal distribution of mean 0 and variance 1; weights sum to 1.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(33)
@@ -99,7 +101,7 @@ def _through(node: ir.Node, value: ir.Value, subject: Subject, ask: _Ask) -> Mom
 
 
 def _behind_batchnorm(node: ir.Node, subject: Subject) -> Moments | None:
-    layer = next((layer for layer in subject.evaluated if layer.node is node), None)
+    layer = subject.by_node.get(node)
     if layer is None or not (np.isfinite(layer.gamma).all() and np.isfinite(layer.beta).all()):
         return None
     return Moments(layer.beta, layer.gamma**2)
@@ -124,7 +126,11 @@ def _linear(value: ir.Value, subject: Subject, ask: _Ask) -> Moments | None:
     outputs, inputs, _ = linear.weight.shape
     if x.mean.size != inputs * linear.groups or outputs % linear.groups:
         return None
-    sums, squares = linear.weight.sum(axis=2), (linear.weight**2).sum(axis=2)
+    sums, squares = np.empty((outputs, inputs)), np.empty((outputs, inputs))
+    for start in range(0, outputs, _ROWS):
+        rows = linear.weight[start : start + _ROWS].astype(np.float64)
+        sums[start : start + _ROWS] = rows.sum(axis=2)
+        squares[start : start + _ROWS] = (rows * rows).sum(axis=2)
     per = (linear.groups, outputs // linear.groups, inputs)
     split = (linear.groups, inputs)
     mean = np.einsum("goi,gi->go", sums.reshape(per), x.mean.reshape(split)).reshape(-1)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from normfold.affine import Array64
 from normfold.consistency.layers import NormLayer, read_layers
 from normfold.preparation.constants import Constant64
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.reporting.provenance import KEY
 
@@ -33,7 +34,7 @@ class Subject:
 
     def nodes(self, *op_types: str) -> Iterator[ir.Node]:
         """Standard nodes in graph order, subgraphs included; of every type where none is named."""
-        for graph in self.workspace.model.graphs():
+        for graph in graphs_of(self.workspace.model):
             for node in graph:
                 if node.domain in _STANDARD and (not op_types or node.op_type in op_types):
                     yield node
@@ -46,6 +47,11 @@ class Subject:
         with mean 0 and variance 1 − epsilon they compute ``γ·x + β``, and have no statistics.
         """
         return [layer for layer in self.layers if not layer.training and not self._is_affine(layer)]
+
+    @cached_property
+    def by_node(self) -> dict[ir.Node, NormLayer]:
+        """The layers of ``evaluated``, by their node."""
+        return {layer.node: layer for layer in self.evaluated}
 
     def _is_affine(self, layer: NormLayer) -> bool:
         if layer.mean.any():
