@@ -8,26 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Verification
 from normfold.verification.decisions import saturates
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.inputs import Arrays, is_floating
+from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger, Weight
-from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import Outcome, run_model, without_kernel
+from normfold.verification.providers import Outcome, without_kernel
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
-from normfold.verification.rounding import Judgement, column, judge, ulp, within
+from normfold.verification.rounding import Judgement, column, judge, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
 from normfold.verification.sweep import Sweep, sweep
-
-DISTRUST = 64.0
-"""Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the
-model's own types, the evaluator computes something else, and its reference is not used."""
+from normfold.verification.truth import Truth, distrusted, from_noise, from_reference, noise_response
 
 EVALUATOR = "evaluator"
 
@@ -170,24 +165,25 @@ class HeadToHead:
         if base.status != "ok":
             self._not_exercised(provider, self._named(provider), base)
             return False
-        truth, response, source = self._bound(provider, base, reference)
+        truth = self._truth(provider, base, reference)
         if truth is None:
             return True
-        optimisable = True
+        optimised: dict[str, float] | None = {}
         for optimize in (False, True):
             if optimize:
-                optimisable = self._check_optimised_original(provider, found, truth, response)
+                optimised = self._check_optimised_original(provider, found, truth)
             outcome = found.folded[optimize]
             self._list(provider, "folded", optimize, outcome)
             if outcome.status != "ok":
-                self._refused(provider, optimize, outcome, optimisable)
+                self._refused(provider, optimize, outcome, optimised is not None)
                 continue
             for output in self._outputs:
-                judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
-                self._report.rounding.append(judgement.as_dict(_short(provider), optimize, source))
+                also = (optimised or {}).get(output, 0.0)
+                judgement = self._judge(output, truth, base.runs, outcome.runs, also)
+                self._report.rounding.append(judgement.as_dict(_short(provider), optimize, truth.source))
                 self._enter(judgement, provider, optimize)
             self._check_tolerances(provider, optimize, base.runs, outcome.runs)
-        self._list_relaxed(provider, found, truth)
+        self._list_relaxed(provider, found, truth.runs)
         return True
 
     def _list(self, provider: str, name: str, optimize: bool, outcome: Outcome) -> None:
@@ -224,63 +220,34 @@ class HeadToHead:
         else:
             self._ledger.add("fail", "NF212", f"{where}: {outcome.detail}")
 
-    def _bound(
-        self, provider: str, base: Outcome, reference: Reference
-    ) -> tuple[Sequence[Arrays] | None, dict[str, float], str]:
-        """The truth to compare with, how far noise moves the original, and where the bound comes from."""
-        missing = reference.missing or self._distrusted(base, reference)
+    def _truth(self, provider: str, base: Outcome, reference: Reference) -> Truth | None:
+        """What outputs there are compared with; ``None`` where there is nothing, which is entered."""
+        missing = reference.missing or distrusted(reference, base, self._outputs, self._saturating)
         if missing is None:
-            return reference.runs, _larger(reference.response, base.spread), "float64"
-        response = self._noise_response(provider, base)
-        if response is None:
+            return from_reference(reference, base)
+        assert self._runtime is not None
+        if self._noise is None:
+            self._noise = noise_response(
+                self._runtime, self._original, provider, self._batches, base, self._options.seed
+            )
+        if self._noise is None:
             self._ledger.add(
                 "inconclusive", "NF209", f"no float64 reference ({missing}), and noise could not be measured"
             )
-            return None, {}, "noise"
+            return None
         self._ledger.add(
             "warning",
             "NF209",
             f"no float64 reference ({missing}); rounding was judged by the response to noise",
         )
-        return [_as_double(run) for run in base.runs], _larger(response, base.spread), "noise"
+        return from_noise(self._noise, base)
 
-    def _distrusted(self, base: Outcome, reference: Reference) -> str | None:
-        for output in self._outputs:
-            truth, native, ran = (
-                reference.runs[0][output],
-                reference.native[output],
-                base.runs[0][output],
-            )
-            if not is_floating(ran.dtype) or truth.shape != ran.shape or not truth.size:
-                continue
-            own, there = largest_change(native, truth), largest_change(ran, truth)
-            peak = largest_change(truth, np.zeros_like(truth))
-            # Runtimes compute sigmoids to an absolute accuracy, however small the value.
-            floor = ulp(max(peak, 1.0) if output in self._saturating else peak, ran.dtype)
-            if there > DISTRUST * max(own, floor):
-                return f"onnxruntime and the evaluator disagree on output '{output}' by {there:.2g}"
-        return None
+    def _check_optimised_original(self, provider: str, found: Sweep, truth: Truth) -> dict[str, float] | None:
+        """Compares the original with itself optimised.
 
-    def _noise_response(self, provider: str, base: Outcome) -> dict[str, float] | None:
-        if self._noise is not None:
-            return self._noise
-        assert self._runtime is not None
-        batches = noisy_batches(self._batches, self._options.seed)
-        response = dict.fromkeys(self._outputs, 0.0)
-        for path in noisy_models(self._original, self._runtime.folder, self._options.seed):
-            moved = run_model(self._runtime, path, provider, batches, self._outputs, optimize=False)
-            if moved.status != "ok":
-                return None
-            for run, other in zip(base.runs, moved.runs, strict=True):
-                for name in self._outputs:
-                    response[name] = max(response[name], largest_change(run[name], other[name]))
-        self._noise = {name: FACTOR * change for name, change in response.items()}
-        return self._noise
-
-    def _check_optimised_original(
-        self, provider: str, found: Sweep, truth: Sequence[Arrays], response: dict[str, float]
-    ) -> bool:
-        """Compares the original with itself optimised; returns whether that runs."""
+        Returns:
+            Its error per output where that is within the bound; ``None`` where it does not run.
+        """
         base, outcome = found.original[False], found.original[True]
         self._list(provider, "original", True, outcome)
         if outcome.status != "ok":
@@ -289,31 +256,35 @@ class HeadToHead:
                 "NF210",
                 f"{_short(provider)} cannot run the original with optimisations on: {outcome.detail}",
             )
-            return False
+            return None
+        errors = {}
         for output in self._outputs:
-            judgement = self._judge(output, truth, base.runs, outcome.runs, response.get(output, 0.0))
-            if judgement.status == "fail":
+            judgement = self._judge(output, truth, base.runs, outcome.runs)
+            if judgement.status == "pass":
+                errors[output] = judgement.e1
+            elif judgement.status == "fail":
                 self._ledger.add(
                     "warning",
                     "NF210",
                     f"{_short(provider)} changes output '{output}' of the original: {judgement.reason}",
                 )
-        return True
+        return errors
 
     def _judge(
         self,
         output: str,
-        truth: Sequence[Arrays],
+        truth: Truth,
         original: Sequence[Arrays],
         folded: Sequence[Arrays],
-        response: float,
+        optimised: float = 0.0,
     ) -> Judgement:
         return judge(
             output,
-            column(truth, output),
+            column(truth.runs, output),
             column(original, output),
             column(folded, output),
-            response=response,
+            response=truth.response.get(output, 0.0),
+            optimised=optimised,
             allow_nonfinite=self._options.allow_nonfinite,
         )
 
@@ -372,21 +343,12 @@ class HeadToHead:
         except (NotCovered, OverBudget) as error:
             self._ledger.add("inconclusive", "NF209", f"no model was run end to end: {error}")
             return
+        truth = Truth(reference.runs, reference.response, "float64")
         for output in self._outputs:
-            judgement = self._judge(output, reference.runs, runs[0], runs[1], reference.response[output])
+            judgement = self._judge(output, truth, runs[0], runs[1])
             self._report.rounding.append(judgement.as_dict(EVALUATOR, False, "float64"))
             self._enter(judgement, EVALUATOR, False)
         self._check_tolerances(EVALUATOR, False, runs[0], runs[1])
-
-
-def _larger(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
-
-
-def _as_double(run: Arrays) -> Arrays:
-    return {
-        name: array.astype(np.float64) if is_floating(array.dtype) else array for name, array in run.items()
-    }
 
 
 def _level(optimize: bool) -> str:

@@ -89,6 +89,7 @@ def judge(
     folded: Values,
     *,
     response: float = 0.0,
+    optimised: float = 0.0,
     allow_nonfinite: bool = False,
 ) -> Judgement:
     """Compares the errors of two models on one output.
@@ -102,6 +103,7 @@ def judge(
         original: values of the original.
         folded: values of the folded model.
         response: how far noise of the size of rounding moves the original.
+        optimised: the original's error with graph optimisations on, where the folded model has them on too.
         allow_nonfinite: accept NaN and Inf that both models have in the same places.
 
     Returns:
@@ -132,6 +134,7 @@ def judge(
         masks.append(finite & np.isfinite(truth))
     peak = max((_peak(r[m]) for r, m in zip(reference, masks, strict=True)), default=0.0)
     e0, rms0 = _errors(reference, original, masks)
+    e0 = max(e0, optimised)
     e1, rms1 = _errors(reference, folded, masks)
     floor = ULPS * ulp(peak, original[0].dtype)
     bound = max(FACTOR * (e0 + response), floor)

@@ -9,6 +9,7 @@ import pytest
 from normfold.verification.rounding import judge, ulp, within
 
 TRUTH = np.linspace(-4, 4, 64)
+ULP = float(np.spacing(np.float32(1)))
 
 
 def single(array: np.ndarray) -> np.ndarray:
@@ -87,3 +88,13 @@ def test_given_tolerances() -> None:
     assert within("y", [a], [b], None, 2e-3) is None
     assert "y" in (within("y", [a], [b], None, 5e-4) or "")
     assert within("y", [a], [b], 1e-3, 1e-3) is None
+
+
+def test_optimised_original_errs_for_the_optimised_fold() -> None:
+    """Five units off: too many where the original is exact, few where its optimised self is off by two."""
+    truth = np.ones(3)
+    exact, off = truth.astype(np.float32), (truth + 5 * ULP).astype(np.float32)
+    assert judge("y", [truth], [exact], [off]).status == "fail"
+    judged = judge("y", [truth], [exact], [off], optimised=2 * ULP)
+    assert judged.status == "pass" and judged.e0 == 2 * ULP
+    assert judge("y", [truth], [exact], [exact + np.float32(9 * ULP)], optimised=2 * ULP).status == "fail"
