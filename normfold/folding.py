@@ -304,7 +304,7 @@ class _Folder:
         dtype = self._workspace.shapes.dtype(node.outputs[0])
         merges = (
             not content.touched
-            and shortens(content)
+            and shortens(node, self._workspace)
             and (dtype is None or is_representable(content.affine, dtype))
             and not is_kept(node, self._options.keep)
         )

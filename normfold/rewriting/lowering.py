@@ -14,6 +14,8 @@ from normfold.recognition.batchnorm import epsilon_of
 from normfold.recognition.virtual import VirtualAffine, virtual
 from normfold.rewriting.initializers import new_initializer
 
+_BATCHNORM_OF_BFLOAT16 = 14
+
 
 def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
     """Replace one virtual node by ONNX nodes, which are returned."""
@@ -22,19 +24,28 @@ def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
         return _restore(node, content)
     if content.affine.is_identity:
         return _vanish(node)
-    if not content.anchored and fits_batchnorm(content.affine, from_batchnorm=content.batchnorm is not None):
+    if _is_batchnorm(node, workspace):
         return _as_batchnorm(node, content, workspace)
     return _as_arithmetic(node, content.affine, workspace)
 
 
-def shortens(content: VirtualAffine) -> bool:
-    """Whether the chain can be said in fewer nodes than it was made of."""
-    affine = content.affine
-    if not content.anchored and fits_batchnorm(affine, from_batchnorm=content.batchnorm is not None):
-        needed = 1
-    else:
-        needed = affine.has_scale + affine.has_shift
+def shortens(node: ir.Node, workspace: Workspace) -> bool:
+    """Whether the chain that a virtual node stands for can be said in fewer nodes than it was made of."""
+    content = virtual(node)
+    needed = 1 if _is_batchnorm(node, workspace) else content.affine.has_scale + content.affine.has_shift
     return needed < len(content.spelling)
+
+
+def _is_batchnorm(node: ir.Node, workspace: Workspace) -> bool:
+    """Whether a virtual node becomes a BatchNormalization."""
+    content = virtual(node)
+    if workspace.opset < _BATCHNORM_OF_BFLOAT16 and content.batchnorm is None:
+        dtype = workspace.shapes.dtype(node.outputs[0])
+        if dtype == ir.DataType.BFLOAT16:
+            return False
+    return not content.anchored and fits_batchnorm(
+        content.affine, from_batchnorm=content.batchnorm is not None
+    )
 
 
 def _restore(node: ir.Node, content: VirtualAffine) -> list[ir.Node]:
