@@ -101,7 +101,7 @@ def _grow(d: Draft) -> None:
     for _ in range(d.integer(1, 3)):
         for family in _motif(d):
             cursor = _one_of(d, family, cursor)
-        if d.chance(4):
+        if d.chance(6):
             cursor = d.choose(*[v for v in d.values[-8:] if v.is_float])
     if not d.nodes:
         attempt(d, AFFINES[1], cursor)
@@ -109,8 +109,8 @@ def _grow(d: Draft) -> None:
 
 def _motif(d: Draft) -> list[tuple[Step, ...]]:
     """Families of steps in a row."""
-    kind = d.choose("backward", "forward", "both", "structure", "any", "backward", "forward")
-    crossed = [CROSSED] * d.choose(1, 0, 1, 2)
+    kind = d.choose("backward", "forward", "both", "structure", "any", "backward", "forward", "backward")
+    crossed = [CROSSED] * d.choose(1, 0, 1, 0, 2)
     if kind == "backward":
         return [LINEAR, *crossed, AFFINES]
     if kind == "forward":
@@ -157,7 +157,7 @@ def _model(d: Draft, old: bool) -> onnx.ModelProto:
     ends = [v for v in d.values if v.name in made and v.name not in read]
     outputs = [v for v in ends if v is ends[-1] or not d.chance(8)]
     inner = [v for v in d.values if v.name in made and v.name in read]
-    if inner and d.chance(6):
+    if inner and d.chance(10):
         outputs.append(d.choose(*inner))
     graph = d.graph("fuzz", [value_info(v) for v in outputs])
     opsets = [helper.make_opsetid("", d.opset)]

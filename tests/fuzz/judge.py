@@ -52,6 +52,10 @@ class Wrong(AssertionError):
     """A fold that breaks what is true of every fold."""
 
 
+class Rejected(Wrong):
+    """A fold that normfold's proof rejects."""
+
+
 @dataclass
 class Verdict:
     """What was looked at.
@@ -72,11 +76,18 @@ class Verdict:
 Fold = Callable[..., Folded]
 
 
-def judge(case: Case, *, fold: Fold = fold_model, prove: bool = True) -> Verdict:
+def judge(case: Case, *, fold: Fold = fold_model, prove: bool = True, prove_first: bool = False) -> Verdict:
     """Folds a case and looks at what came out.
+
+    Args:
+        case: the model, and the options to fold it with.
+        fold: what folds.
+        prove: ask normfold's own proof too.
+        prove_first: ask it before the references.
 
     Raises:
         Unusable: the case says nothing.
+        Rejected: the proof rejects the fold.
         Wrong: the fold is wrong.
     """
     model = case.model
@@ -90,6 +101,8 @@ def judge(case: Case, *, fold: Fold = fold_model, prove: bool = True) -> Verdict
     if not verdict.folded.changed:
         return verdict
     proto = ir.to_proto(verdict.folded.model)
+    if prove_first:
+        verdict.proof = _proof(verdict.folded, case, fold)
     _is_valid(proto)
     _has_same_signature(model, proto, case, verdict.folded)
     _has_unique_names(proto)
@@ -98,7 +111,7 @@ def judge(case: Case, *, fold: Fold = fold_model, prove: bool = True) -> Verdict
     _compare_other_sizes(case, proto, verdict.folded)
     verdict.runtime = _compare_in_runtime(model, proto, ours, feeds)
     _is_settled(proto, case, fold)
-    if prove:
+    if prove and not prove_first:
         verdict.proof = _proof(verdict.folded, case, fold)
     return verdict
 
@@ -242,14 +255,14 @@ def _noise(
 
 
 def _compare_other_sizes(case: Case, proto: onnx.ModelProto, folded: Folded) -> None:
-    """Also where the symbolic axes have other sizes than the model was drawn with."""
-    for more in (1, 2):
-        if not case.sizes:
-            return
+    """Also where the symbolic axes have other sizes than the model was drawn with, if onnxruntime takes
+    them: it checks what numpy broadcasts."""
+    for more in (1, 2) if case.sizes else ():
         feeds = inputs(case.model, {name: size + more for name, size in case.sizes.items()}, seed=more)
         try:
+            _session(case.model).run(None, feeds)
             ours = _run_original(case.model, feeds)
-        except Unusable:
+        except Exception:  # the model does not take these sizes, whoever says so
             continue
         _compare(case.model, proto, folded, ours, feeds)
 
@@ -340,7 +353,7 @@ def _proof(folded: Folded, case: Case, fold: Fold) -> Mapping[str, Any]:
         observe=lambda variant: None if variant else _observed(folded.original, feeds, options),
     )
     if proof["failed"]:
-        raise Wrong(f"the proof rejects it: {proof['failed'][0]}")
+        raise Rejected(f"the proof rejects it: {proof['failed'][0]}")
     return proof
 
 

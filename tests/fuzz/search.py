@@ -93,7 +93,8 @@ def _slice(number: int, census: Census, current: Path | None) -> tuple[BaseExcep
 def _judged(case: Case, census: Census) -> None:
     census.model(case)
     try:
-        census.verdict(judge(case))
+        # normfold's proof takes as long as all the rest, and is not the judge: every second model has it.
+        census.verdict(judge(case, prove=case.model.ByteSize() % 2 == 0))
     except Unusable as error:
         census.counts["unusable"] += 1
         census.unusable[str(error).partition(":")[0]] += 1

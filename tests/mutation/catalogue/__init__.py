@@ -1,0 +1,13 @@
+"""What is broken, rule by rule."""
+
+from __future__ import annotations
+
+from tests.mutation.catalogue import elementwise, layout, linear, machinery
+from tests.mutation.mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (
+    *linear.MUTANTS,
+    *layout.MUTANTS,
+    *elementwise.MUTANTS,
+    *machinery.MUTANTS,
+)

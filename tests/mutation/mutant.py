@@ -1,0 +1,91 @@
+"""One mutant: one edit of one file, as text, which never touches the working tree."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is broken, and the text that breaks it: ``old`` occurs in the file, its first place is changed.
+
+    ``equivalent``: why nothing could tell the mutant from the original, where that is so.
+    """
+
+    what: str
+    old: str
+    new: str
+    equivalent: str | None = None
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An edit of the module ``normfold/<path>``."""
+
+    path: str
+    edit: Edit
+
+    @property
+    def module(self) -> str:
+        return "normfold." + self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}: {self.edit.what}"
+
+    def source(self, root: Path) -> str:
+        """The broken module.
+
+        Raises:
+            LookupError: the module has changed, and does not hold the text any more.
+            SyntaxError: what the edit makes is not Python.
+        """
+        text = (root / self.path).read_text()
+        if self.edit.old not in text:
+            raise LookupError(f"{self.name}: {self.edit.old!r} is not there any more")
+        broken = text.replace(self.edit.old, self.edit.new, 1)
+        compile(broken, self.path, "exec")
+        return broken
+
+    def line(self, root: Path) -> int:
+        """Where the edit begins."""
+        return (root / self.path).read_text().partition(self.edit.old)[0].count("\n") + 1
+
+
+def mutants_of(path: str, *edits: Edit) -> list[Mutant]:
+    return [Mutant(path, edit) for edit in edits]
+
+
+class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports one module from text instead of its file."""
+
+    def __init__(self, module: str, source: str) -> None:
+        self._module, self._source = module, source
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self._module:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(name, path)
+        assert found is not None and found.origin is not None
+        return importlib.util.spec_from_file_location(
+            name, found.origin, loader=self, submodule_search_locations=found.submodule_search_locations
+        )
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self._source, str(module.__file__), "exec"), module.__dict__)
+
+    def install(self) -> None:
+        assert self._module not in sys.modules, f"{self._module} has been imported already"
+        sys.meta_path.insert(0, self)
