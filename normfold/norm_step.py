@@ -13,6 +13,7 @@ from normfold.planning.norm_forms import LATEST_NEEDED, Form, form_of, needed_op
 from normfold.planning.opset import obstacle_to_opset
 from normfold.planning.routes import is_kept
 from normfold.planning.targets import Ceiling, Choice, Judge, choose
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
 from normfold.reporting.report import Site
@@ -54,6 +55,7 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger,
             ledger.settle(
                 Site(name, "groupnorm", "kept", code=found.code, reason=found.reason, nodes=operators)
             )
+            step.settled.add(found.node)
         elif not any(is_kept(node, options.keep) for node in found.nodes):
             norms.append(found)
     choices = _choices(norms, workspace, options, judge)
@@ -62,7 +64,7 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger,
         raise_opset(workspace, max(opsets))
     for norm, choice in zip(norms, choices, strict=True):
         _substitute_one(norm, choice, workspace, options, ledger, step)
-    made = [node for graph in workspace.model.graphs() for node in graph if node in step.settled]
+    made = [node for graph in graphs_of(workspace.model) for node in graph if node in step.settled]
     cancel_transposes(made, workspace)
     return step
 

@@ -28,6 +28,7 @@ FLOAT_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.
 # Elements: of one result that is kept, and of all that are.
 _KEPT_IN_MEMORY = 1 << 16
 _MOST_CACHED = 1 << 22
+_SMALL_LEAF = 1 << 12
 # Elements that are in memory at once, of a tensor that is edited row by row.
 _BLOCK = 1 << 20
 # Elements of a result: always allowed, times those of its leaves, never allowed beyond.
@@ -353,6 +354,9 @@ class Constants:
         exact = self._exact.get(value)
         if exact is not None:
             return exact.rounded() if native else exact.compute()
+        kept = self._cache.get((value, native))
+        if kept is not None:
+            return kept
         shape = self._static_shape(value)
         if shape is not None:
             return shape
@@ -360,7 +364,9 @@ class Constants:
         assert tensor is not None
         array = tensor.numpy()
         if not native and tensor.dtype in FLOAT_TYPES:
-            return array.astype(np.float64)
+            array = array.astype(np.float64)
+        if array.size <= _SMALL_LEAF:
+            self._keep((value, native), array)
         return array
 
     def recipe(self, value: ir.Value | None) -> Constant64 | None:

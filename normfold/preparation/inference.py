@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.preparation.constants import Constants
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.shapes import Dims, Shapes, dims_of, tensor_dims
 from normfold.preparation.skeleton import SMALL, Scope, Skeleton, constant_of
 
@@ -60,7 +61,7 @@ def infer_shapes(model: ir.Model, shapes: Shapes, constants: Constants) -> None:
 
 
 def _read_annotations(model: ir.Model, shapes: Shapes) -> None:
-    for graph in model.graphs():
+    for graph in graphs_of(model):
         for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
             if value.type is None or isinstance(value.type, ir.TensorType):
                 shapes.set(value, dims_of(value.shape), value.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.preparation.constants import FLOAT_TYPES, Constants
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.inference import infer_shapes
 from normfold.preparation.shapes import Dims, Shapes
 
@@ -27,10 +28,10 @@ class Workspace:
         infer_shapes(model, self.shapes, self.constants)
         self.fused: set[ir.Node] = set()
         self._position: dict[ir.Node, float] = {}
-        for graph in model.graphs():
+        for graph in graphs_of(model):
             for index, node in enumerate(graph):
                 self._position[node] = float(index)
-        self._names = {v.name for graph in model.graphs() for v in named_values(graph)}
+        self._names = {v.name for graph in graphs_of(model) for v in named_values(graph)}
 
     @property
     def opset(self) -> int:

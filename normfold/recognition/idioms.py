@@ -14,6 +14,7 @@ from typing import TypeGuard
 import numpy as np
 import onnx_ir as ir
 
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 
@@ -36,7 +37,7 @@ class Idioms:
 def find_idioms(workspace: Workspace) -> Idioms:
     """The idioms of a model, its subgraphs included."""
     idioms = Idioms()
-    for graph in workspace.model.graphs():
+    for graph in graphs_of(workspace.model):
         for node in graph:
             if node.domain not in ("", "ai.onnx"):
                 continue

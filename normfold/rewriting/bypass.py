@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 
 
 def bypass_no_ops(workspace: Workspace) -> None:
-    for graph in workspace.model.graphs():
+    for graph in graphs_of(workspace.model):
         for node in list(graph):
             if (
                 node.domain in ("", "ai.onnx")
@@ -24,7 +25,7 @@ def bypass_no_ops(workspace: Workspace) -> None:
 
 def bypass_round_trips(workspace: Workspace) -> None:
     """A Reshape that undoes the one in front of it, now that nothing stands between them."""
-    for graph in workspace.model.graphs():
+    for graph in graphs_of(workspace.model):
         for node in list(graph):
             if (
                 node.op_type != "Reshape"

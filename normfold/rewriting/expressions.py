@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.rewriting.initializers import new_initializer
 
@@ -34,7 +35,7 @@ _SPELLING = frozenset(
 
 def evaluate_expressions(workspace: Workspace) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Replace them; yields the name of each value and the operators it took."""
-    for graph in workspace.model.graphs():
+    for graph in graphs_of(workspace.model):
         for node in list(graph):
             for value in node.outputs:
                 if _is_result(value, workspace):

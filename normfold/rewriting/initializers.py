@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from normfold.preparation.constants import Constant64, round_once
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace, named_values
 
 _REPLACES = "normfold.replaces"
@@ -68,8 +69,8 @@ class _Edited(ir.LazyTensor):
 
 def unused(model: ir.Model) -> tuple[set[ir.Node], set[ir.Value]]:
     """Nodes and initializers that nothing reads: the user's own, which are not ours to remove."""
-    nodes = {node for graph in model.graphs() for node in graph if _is_dead(node)}
-    values = {v for graph in model.graphs() for v in graph.initializers.values() if not v.uses()}
+    nodes = {node for graph in graphs_of(model) for node in graph if _is_dead(node)}
+    values = {v for graph in graphs_of(model) for v in graph.initializers.values() if not v.uses()}
     return nodes, values
 
 
@@ -78,7 +79,7 @@ def sweep(
 ) -> None:
     """Remove what has become unused. ``spared`` was unused before anything was done."""
     nodes, values = spared
-    graphs = list(model.graphs())
+    graphs = graphs_of(model)
     for graph in reversed(graphs):
         for node in reversed(list(graph)):
             if node not in nodes and _is_dead(node):
@@ -95,8 +96,8 @@ def sweep(
 
 def settle_names(model: ir.Model) -> None:
     """A new initializer takes over the name of the constant it replaced, where that is gone."""
-    taken = {v.name for graph in model.graphs() for v in named_values(graph)}
-    for graph in model.graphs():
+    taken = {v.name for graph in graphs_of(model) for v in named_values(graph)}
+    for graph in graphs_of(model):
         for value in list(graph.initializers.values()):
             old = value.meta.get(_REPLACES)
             if old is None or old.name in taken or not old.name:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import arithmetic, averages, layout, operators
-from normfold.recognition.groupnorm.frame import NotRead
+from normfold.recognition.groupnorm.frame import DividedBySum, NotRead, same_view
 from normfold.recognition.groupnorm.matching import Meaning, meaning_of
 from normfold.recognition.groupnorm.norm import LookAlike, Norm
 from normfold.recognition.groupnorm.reader import Reader, Reading
@@ -25,7 +26,7 @@ _READINGS: dict[tuple[str, str], Reading] = {
 _MOST_READ = 160
 _MOST_BEHIND = 60
 _MOST_BASES = 6
-_ROOTS = frozenset({"Sqrt", "Pow"})
+_HALF = 0.5
 _ON_SHAPES = frozenset(
     {"Shape", "Size", "Gather", "Concat", "ReduceProd", "Cast", "Slice", "Squeeze", "Unsqueeze"}
     | {"Reshape", "Mul", "Div", "Sub", "Add", "Equal", "Where", "ConstantOfShape", "Expand", "Identity"}
@@ -34,12 +35,12 @@ _ON_SHAPES = frozenset(
 
 def find_norms(workspace: Workspace) -> Iterator[Norm | LookAlike]:
     """Every normalisation of the model and of its subgraphs, in graph order; reads only."""
-    for graph in workspace.model.graphs():
+    for graph in graphs_of(workspace.model):
         taken: set[ir.Node] = set()
         for seed in graph:
             if seed in taken or not _is_seed(seed, workspace):
                 continue
-            found = _from_seed(seed, workspace)
+            found = _from_seed(seed, workspace, taken)
             if found is None:
                 continue
             if isinstance(found, Norm):
@@ -52,55 +53,61 @@ def find_norms(workspace: Workspace) -> Iterator[Norm | LookAlike]:
 def _is_seed(node: ir.Node, workspace: Workspace) -> bool:
     if all(workspace.constants.is_constant(value) for value in node.outputs):
         return False
-    return _key(node) in operators.READINGS or (_key(node)[0] == "" and node.op_type in _ROOTS)
+    if _key(node) == ("", "Pow"):
+        exponent = NodeView(node, workspace).array(1)
+        return exponent is not None and exponent.size == 1 and abs(float(exponent.reshape(()))) == _HALF
+    return _key(node) in operators.READINGS or _key(node) in _OTHERS or _key(node) == ("", "Sqrt")
 
 
-def _from_seed(seed: ir.Node, workspace: Workspace) -> Norm | LookAlike | None:
-    start = seed.inputs[0] if _key(seed) in operators.READINGS else _first_averaged(seed)
-    look_alike: LookAlike | None = None
-    for base in _bases(start):
-        try:
-            reader = Reader(base, workspace)
-        except NotRead:
-            continue
-        attempt = _Attempt(reader, seed)
-        norm = attempt.run()
-        if norm is not None:
-            return norm
-        look_alike = look_alike or attempt.look_alike
-    return look_alike
+# Operators that are easily taken for one of the above.
+_OTHERS: dict[tuple[str, str], tuple[str, str]] = {
+    ("", "MeanVarianceNormalization"): ("NF401", "its epsilon is added to the deviation"),
+    ("com.microsoft", "SkipGroupNorm"): ("NF406", "it adds a second input before it normalises"),
+}
 
 
-def _first_averaged(root: ir.Node) -> ir.Value | None:
-    """What the first reduction behind a root averages."""
+def _from_seed(seed: ir.Node, workspace: Workspace, taken: set[ir.Node]) -> Norm | LookAlike | None:
+    """The norm that a node is part of; what ``taken`` belongs to others is not looked behind."""
+    if _key(seed) in _OTHERS:
+        return LookAlike(seed, *_OTHERS[_key(seed)])
+    starts = [seed.inputs[0]] if _key(seed) in operators.READINGS else _averaged(seed, taken)
+    for start in starts:
+        look_alike: LookAlike | None = None
+        for base in _bases(start):
+            try:
+                reader = Reader(base, workspace)
+            except NotRead:
+                continue
+            attempt = _Attempt(reader, seed)
+            norm = attempt.run()
+            if norm is not None:
+                return norm
+            look_alike = look_alike or attempt.look_alike
+        if look_alike is not None:
+            return look_alike
+    return None
+
+
+def _averaged(root: ir.Node, taken: set[ir.Node]) -> list[ir.Value]:
+    """What the reductions behind a root reduce, the first one of them first."""
     pending, seen = [root], {root}
-    first: ir.Node | None = None
-    order: dict[ir.Node, int] = {}
+    reductions: set[ir.Node] = set()
     while pending and len(seen) < _MOST_BEHIND:
         node = pending.pop()
         if _key(node) in averages.READINGS:
-            order[node] = len(order)
-            first = node
+            reductions.add(node)
         for value in node.inputs:
             maker = None if value is None else value.producer()
-            if (
-                maker is None
-                or maker in seen
-                or maker.graph is not root.graph
-                or _key(maker) not in _READINGS
-            ):
+            if maker is None or maker in seen or maker in taken or maker.graph is not root.graph:
                 continue
-            seen.add(maker)
-            pending.append(maker)
-    if first is None:
-        return None
-    graph = root.graph
-    assert graph is not None
-    first = min(order, key=lambda node: _depth(node, order))
-    return first.inputs[0]
+            if _key(maker) in _READINGS:
+                seen.add(maker)
+                pending.append(maker)
+    ordered = sorted(reductions, key=lambda node: _depth(node, reductions))
+    return list(dict.fromkeys(value for node in ordered if (value := node.inputs[0]) is not None))
 
 
-def _depth(node: ir.Node, reductions: dict[ir.Node, int]) -> int:
+def _depth(node: ir.Node, reductions: set[ir.Node]) -> int:
     """How many reductions lie behind one, itself included."""
     pending, seen, count = [node], {node}, 0
     while pending and len(seen) < _MOST_BEHIND:
@@ -140,6 +147,7 @@ class _Attempt:
         self._makers: dict[ir.Value, ir.Node] = {}
         self._found: list[tuple[ir.Value, Meaning]] = []
         self._divided: str | None = None
+        self._missed: str | None = None
         self.look_alike: LookAlike | None = None
 
     def run(self) -> Norm | None:
@@ -165,6 +173,8 @@ class _Attempt:
             for factor in self._reader.statistics.factors
         ):
             self.look_alike = LookAlike(self._seed, "NF401", self._divided)
+        elif self._missed is not None:
+            self.look_alike = LookAlike(self._seed, "NF406", self._missed)
         return None
 
     def _read_on(self) -> None:
@@ -190,9 +200,10 @@ class _Attempt:
                 continue
             try:
                 expression = reading(NodeView(node, self._workspace), self._reader)
-            except NotRead as reason:
-                if node.op_type == "Div":
-                    self._divided = str(reason)
+            except DividedBySum as reason:
+                self._divided = str(reason)
+                continue
+            except NotRead:
                 continue
             dims = self._workspace.dims(y)
             if dims is not None and len(dims) != len(expression.view):
@@ -205,8 +216,18 @@ class _Attempt:
     def _note(self, y: ir.Value, expression: Expression) -> None:
         try:
             self._found.append((y, meaning_of(expression, self._reader)))
-        except NotRead:
-            return
+        except NotRead as reason:
+            if self._is_normalised(expression) and self._seed in self._region(y):
+                self._missed = str(reason)
+
+    def _is_normalised(self, expression: Expression) -> bool:
+        """Whether it is x over a root, of the shape of x."""
+        return same_view(expression.view, self._reader.view) and any(
+            power < 0 and isinstance(self._reader.statistics.factors[number], Radicand)
+            for key in expression.terms
+            if key[0] == 1
+            for number, power in key[3]
+        )
 
     def _region(self, y: ir.Value) -> set[ir.Node]:
         """The nodes between the base value and ``y``."""
