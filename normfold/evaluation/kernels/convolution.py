@@ -17,6 +17,9 @@ from normfold.evaluation.kernels.windows import Windows, pad_spatial, resolve_wi
 _CHUNK_ELEMENTS = 1 << 22
 """Elements of an unfolded input held at once (32 MiB in float64)."""
 
+_CACHED_ELEMENTS = 1 << 15
+"""Elements of an output that stay in the processor's cache while one tap after the other is added to them."""
+
 
 def conv(call: NodeCall) -> Sequence[Array]:
     """Conv: ``Y[n, m, p] = B[m] + Σ_{c, k} W[m, c, k] · X[n, g(m)·C/G + c, p·stride + k·dilation − pad]``.
@@ -54,17 +57,21 @@ def convolve(call: NodeCall, x: Array, w: Array, bias: Array | None) -> Array:
 def _depthwise(padded: Array, w: Array, windows: Windows, y: Array) -> None:
     """One input channel per group: a weighted sum of shifted inputs. W is [C·k, 1, *K]."""
     n, channels = padded.shape[:2]
-    split = y.reshape(n, channels, -1, *windows.output)
-    split[...] = 0
-    weight = w.reshape(channels, -1, *windows.kernel)
-    ones = (1,) * len(windows.kernel)
-    taps = math.prod(windows.kernel)
-    for index, tap in enumerate(itertools.product(*(range(k) for k in windows.kernel))):
+    multiplier = w.shape[0] // channels
+    split = y.reshape(n, channels, multiplier, *windows.output)
+    weight = w.reshape(channels, multiplier, -1, *(1,) * len(windows.kernel))
+    taps = list(itertools.product(*(windows.taps(axis) for axis in range(len(windows.kernel)))))
+    wheres = [tuple(windows.tap_slice(axis, offset) for axis, offset in enumerate(tap)) for tap in taps]
+    block = max(1, _CACHED_ELEMENTS // (multiplier * math.prod(windows.output)))
+    for image, start in itertools.product(range(n), range(0, channels, block)):
         check_deadline()
-        where = tuple(windows.tap_slice(a, t * windows.dilations[a]) for a, t in enumerate(tap))
-        taken = padded[(slice(None), slice(None), None, *where)]
-        factor = weight.reshape(channels, -1, taps)[:, :, index]
-        split += taken * factor.reshape(channels, -1, *ones)
+        part = slice(start, start + block)
+        source, total = padded[image, part, None], split[image, part]
+        np.multiply(source[(slice(None), slice(None), *wheres[0])], weight[part, :, 0], out=total)
+        product = np.empty_like(total)
+        for index, where in enumerate(wheres[1:], 1):
+            np.multiply(source[(slice(None), slice(None), *where)], weight[part, :, index], out=product)
+            total += product
 
 
 def _pointwise(padded: Array, w: Array, groups: int, windows: Windows, y: Array) -> None:
