@@ -28,6 +28,7 @@ from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner, is_kept
 from normfold.planning.targets import Judge, accept_every_form
 from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains
 from normfold.recognition.idioms import find_idioms
@@ -163,7 +164,7 @@ class _Folder:
             idioms.anchored.clear()
         for value, operators in idioms.norms:
             self.ledger.settle(kept_site(value.name or "", "layernorm", operators))
-        for graph in list(self._workspace.model.graphs()):
+        for graph in graphs_of(self._workspace.model):
             for found in list(find_chains(graph, self._workspace, idioms)):
                 if isinstance(found, Unreadable):
                     self.ledger.kept(found.node, found.refusal)
@@ -237,7 +238,7 @@ class _Folder:
         if "branches" in self._options.skip:
             return False
         progress = False
-        for graph in self._workspace.model.graphs():
+        for graph in graphs_of(self._workspace.model):
             for node in list(graph):
                 merge = None if node.graph is None else find_merge(node, self._workspace)
                 if merge is None or any(is_kept(n, self._options.keep) for n in merge.nodes):
@@ -250,7 +251,7 @@ class _Folder:
         return progress
 
     def _release_norms(self) -> None:
-        for graph in self._workspace.model.graphs():
+        for graph in graphs_of(self._workspace.model):
             for node in graph:
                 release = find_norm_release(node, self._workspace, self._table)
                 kind = kind_of(node.domain, node.op_type)
@@ -266,7 +267,7 @@ class _Folder:
                 )
 
     def _drop_dead_biases(self) -> None:
-        for graph in self._workspace.model.graphs():
+        for graph in graphs_of(self._workspace.model):
             for node in graph:
                 way = find_dead_bias(node, self._workspace, self._table)
                 if way is None or any(is_kept(n, self._options.keep) for n in (node, *way.crossings)):
@@ -290,7 +291,7 @@ class _Folder:
         return None
 
     def _lower(self) -> None:
-        for graph in self._workspace.model.graphs():
+        for graph in graphs_of(self._workspace.model):
             for node in list(graph):
                 if is_virtual(node):
                     self._lower_one(node)
