@@ -36,8 +36,9 @@ except ImportError as error:  # the only module that needs it
         "normfold.torch needs torch: pip install 'normfold[torch]'", code="NF901"
     ) from error
 
+_TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _TOLERANCE = 1e-3
-"""Of an output's largest value: float32 rounding of a deep network stays well below."""
+"""Of an output's largest value: rounding of a deep network stays well below."""
 
 _STATISTICS_TOLERANCE = 1e-6
 _STATISTICS = {"running_mean": 0, "running_var": 1}
@@ -161,8 +162,7 @@ def check(module: nn.Module, inputs: Any, model: ir.Model | None = None) -> Modu
         report.buffers = _compare_buffers(module, graph)
         trained, report.train_skipped = _run_training(module, args)
     feeds = {
-        str(value.name): tensor.detach().cpu().numpy()
-        for value, tensor in zip(graph.graph.inputs, args, strict=False)
+        str(value.name): _native(tensor) for value, tensor in zip(graph.graph.inputs, args, strict=False)
     }
     folded = fold_model(graph)
     names = [str(value.name) for value in graph.graph.outputs]
@@ -183,7 +183,7 @@ def check(module: nn.Module, inputs: Any, model: ir.Model | None = None) -> Modu
                 _difference(after[name], exported[name]),
             )
         )
-    report.findings = _findings(report)
+    report.findings = _findings(report, _tolerance(module, args))
     return report
 
 
@@ -222,7 +222,7 @@ def to_onnx(module: nn.Module, args: Sequence[Any], **options: Any) -> ir.Model:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(module, tuple(args), dynamo=True, verbose=False, **options)
     except Exception as error:  # the exporter has no common base
-        raise InputError(f"torch cannot export the module: {_line(error)}") from error
+        raise InputError(f"torch cannot export the module: {_line(_root(error))}") from error
     if program is None:
         raise InputError("torch did not return an exported program")
     model = ir.from_proto(program.model_proto)
@@ -236,8 +236,11 @@ def to_onnx(module: nn.Module, args: Sequence[Any], **options: Any) -> ir.Model:
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Puts back modes, buffers, gradients and random states, whatever happens."""
     modes = {part: part.training for part in module.modules()}
-    buffers = dict(module.named_buffers(remove_duplicate=False))
-    contents = {id(buffer): buffer.detach().clone() for buffer in buffers.values()}
+    buffers = {part: dict(part._buffers) for part in module.modules()}
+    try:
+        contents = {buffer: buffer.detach().clone() for buffer in module.buffers()}
+    except ValueError as error:  # a lazy module
+        raise InputError(f"the module has never been run: {_line(error)}") from error
     gradients = {part: part.grad for part in module.parameters()}
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
@@ -246,12 +249,14 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes.items():
                 part.training = training
-            for name, buffer in buffers.items():
-                owner, _, leaf = name.rpartition(".")
-                module.get_submodule(owner)._buffers[leaf] = buffer
-                with torch.no_grad():
-                    if not torch.equal(buffer, contents[id(buffer)]):
-                        buffer.copy_(contents[id(buffer)])
+            for part, held in buffers.items():
+                # Forward may have registered others, or put new tensors in their place.
+                part._buffers.clear()
+                part._buffers.update(held)
+            with torch.no_grad():
+                for buffer, content in contents.items():
+                    if not torch.equal(buffer, content):
+                        buffer.copy_(content)
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
 
@@ -306,6 +311,14 @@ def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy().copy()
 
 
+def _native(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """In its own type, which numpy may not have."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.float().numpy().astype(ir.DataType.BFLOAT16.numpy())
+    return tensor.numpy()
+
+
 def _difference(value: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
     if value.shape != reference.shape:
         return float("inf")
@@ -346,7 +359,12 @@ def _compare_buffers(module: nn.Module, model: ir.Model) -> list[BufferCompariso
     return found
 
 
-def _findings(report: ModuleReport) -> list[Finding]:
+def _tolerance(module: nn.Module, args: Sequence[torch.Tensor]) -> float:
+    """That of the coarsest type among parameters and inputs."""
+    return max(_TOLERANCES.get(tensor.dtype, _TOLERANCE) for tensor in (*module.parameters(), *args))
+
+
+def _findings(report: ModuleReport, tolerance: float) -> list[Finding]:
     found: list[Finding] = []
     for buffer in report.buffers:
         if buffer.difference is not None and not buffer.difference <= _STATISTICS_TOLERANCE:
@@ -361,7 +379,7 @@ def _findings(report: ModuleReport) -> list[Finding]:
                 )
             )
     for output in report.outputs:
-        if not output.exported <= _TOLERANCE:
+        if not output.exported <= tolerance:
             found.append(
                 Finding(
                     "NF355",
@@ -370,7 +388,7 @@ def _findings(report: ModuleReport) -> list[Finding]:
                     f"{output.exported:.2g} of its largest value",
                 )
             )
-        if not output.folded <= _TOLERANCE:
+        if not output.folded <= tolerance:
             found.append(
                 Finding(
                     "NF355",
@@ -380,6 +398,13 @@ def _findings(report: ModuleReport) -> list[Finding]:
                 )
             )
     return found
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an exporter's error was raised from: its own first line names a step, not the trouble."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _line(error: BaseException) -> str:

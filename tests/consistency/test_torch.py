@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,94 @@ def test_module_is_as_before_where_it_fails() -> None:
         normfold.torch.check(net, torch.zeros(1, 3, 6, 6))
     assert net.training
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+class Registers(torch.nn.BatchNorm2d):
+    """Registers a buffer and replaces another while it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.register_buffer("seen", torch.ones(1))
+        self.running_mean = self.running_mean + 0.0
+        return super().forward(x)
+
+
+class Raises(torch.nn.BatchNorm2d):
+    """Fails in one of both modes, after its statistics were updated."""
+
+    fails_in_training = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        if self.training == self.fails_in_training:
+            raise RuntimeError("out of order")
+        return y
+
+
+class Shared(torch.nn.Module):
+    """One normalisation under two names, run twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(2)
+        self.alias = self.norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.alias(torch.relu(self.norm(x)))
+
+
+def snapshot(module: torch.nn.Module) -> tuple[object, ...]:
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    return (
+        [part.training for part in module.modules()],
+        {name: id(buffer) for name, buffer in buffers.items()},
+        {name: buffer.tolist() for name, buffer in buffers.items()},
+        {name: (id(p), p.tolist()) for name, p in module.named_parameters()},
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Shared,
+        Registers,
+        Raises,
+        lambda **_: torch.nn.BatchNorm2d(2, momentum=None),
+        lambda **_: torch.nn.BatchNorm2d(2, track_running_stats=False),
+        lambda **_: torch.nn.SyncBatchNorm(2),
+    ],
+    ids=["shared", "registers", "raises", "cumulative", "no statistics", "synchronised"],
+)
+def test_every_kind_of_layer_is_as_before(make: Callable[..., torch.nn.Module], training: bool) -> None:
+    module = make() if make is Shared else make(num_features=2)
+    module.train(training)
+    before = snapshot(module)
+    report = normfold.torch.check(module, IMAGES)
+    assert snapshot(module) == before
+    assert report.agree
+    assert (report.train_skipped is not None) == isinstance(module, Raises)
+
+
+def test_export_that_fails_leaves_the_module_as_before(tmp_path: Path) -> None:
+    module = Raises(2).train()
+    module.fails_in_training = False
+    before = snapshot(module)
+    with pytest.raises(InputError, match="cannot export the module: out of order"):
+        normfold.torch.export(module, (torch.from_numpy(IMAGES),), tmp_path / "m.onnx")
+    assert snapshot(module) == before and not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types(kind: torch.dtype) -> None:
+    module = network().to(kind)
+    report = normfold.torch.check(module, torch.from_numpy(IMAGES).to(kind))
+    assert report.agree
+    assert all(b.difference is not None and b.difference < 1e-6 for b in report.buffers)
+
+
+def test_lazy_module() -> None:
+    with pytest.raises(InputError, match="has never been run"):
+        normfold.torch.check(torch.nn.LazyBatchNorm2d(), IMAGES)
 
 
 def test_graph_of_another_state_is_named() -> None:
