@@ -42,4 +42,13 @@ GROUPNORM_CODES: tuple[Code, ...] = (
         "Measured on this machine for --tune, which takes the fastest form whose proof passes.",
         "Nothing needs to be done; --groupnorm FORM takes the same form without measuring.",
     ),
+    Code(
+        "NF406",
+        "another normalisation",
+        "A value is divided by a root of its mean square or variance, but not as GroupNorm, InstanceNorm, "
+        "LayerNorm or RMSNorm do.",
+        "Statistics are over samples, over channels that are no group, of another value, or something is "
+        "added first: no form computes that.",
+        "Nothing: it stays as it is. If it was meant to be one of those, train it as that.",
+    ),
 )

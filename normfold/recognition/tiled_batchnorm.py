@@ -1,9 +1,9 @@
 """BatchNormalization over channels that are tiled by the batch: what InstanceNorm with tracked statistics is.
 
 Exporters write ``F.instance_norm`` with running statistics, which are [C], as x [N, C, *S] → Reshape
-[1, N·C, *S] → BatchNormalization with every parameter repeated N times → Reshape [N, C, *S]. With a batch that
-is not static the parameters are no constants, and it is a BatchNormalization of x all the same: row-major
-order puts (n, c) at n·C + c, where the parameter is that of c.
+[1, N·C, *S] → BatchNormalization with every parameter repeated N times → Reshape [N, C, *S]. With an open
+batch the parameters are no constants, and it is a BatchNormalization of x all the same: row-major order puts
+(n, c) at n·C + c, where the parameter is that of c.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ class NotRead(Exception):
     """The value is not arithmetic that is understood here. Its text says why."""
 
 
+class DividedBySum(NotRead):
+    """The divisor is no single term, such as ``√var + ε``."""
+
+
 @dataclass(eq=False)
 class Piece:
     """A factor of one axis of the base value: the axis itself, or a part of it, once it has been cut.

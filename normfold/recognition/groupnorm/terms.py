@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from normfold.preparation.sizes import Size
-from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut
+from normfold.recognition.groupnorm.frame import Axis, DividedBySum, Laid, NotRead, View, uncut
 
 _MOST_TERMS = 24
 _HIGHEST_POWER = 4
@@ -155,7 +155,7 @@ class Statistics:
         """One over a single term of constants and factors, or over a sum of counts.
 
         Raises:
-            NotRead: for any other divisor, ``√var + ε`` among them.
+            NotRead: for any other divisor; DividedBySum for ``√var + ε`` and the like.
         """
         if len(terms) > 1:
             terms = {self._factor(self._sum(terms)): Laid.number(1.0)}
@@ -174,9 +174,7 @@ class Statistics:
                 isinstance(self.factors[number], OpenSize) for number, _ in key[3]
             )
             if coefficient is None or not is_count:
-                raise NotRead(
-                    "it is divided by a sum, such as a deviation and an epsilon outside of the root"
-                )
+                raise DividedBySum("it is divided by a sum, such as one of a deviation and an epsilon")
             parts.add((key[3], coefficient))
         return SumOfCounts(frozenset(parts))
 

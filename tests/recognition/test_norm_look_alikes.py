@@ -1,0 +1,119 @@
+"""What looks like a normalisation and is none is refused with a code, each time for one difference."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from normfold.folding import FoldOptions, fold_model
+from normfold.preparation.workspace import Workspace
+from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
+from tests.conftest import Checker
+
+GROUPED = (
+    "r = Reshape (x, rows) mu = ReduceMean (r, last) c = Sub (r, mu) sq = Mul (c, c) "
+    "v = ReduceMean (sq, last) ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) y = Reshape (n, back)"
+)
+BY_CHANNEL = (
+    "mu = ReduceMean (x, spatial) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean (sq, spatial) "
+    "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)"
+)
+UNBIASED = (
+    "s = Shape (x) r = Reshape (x, rows) mu = ReduceMean (r, last) c = Sub (r, mu) sq = Mul (c, c) "
+    "sum = ReduceSum (sq, last) rs = Shape <start=2> (r) k = Cast <to=1> (rs) less = Sub (k, one) "
+    "v = Div (sum, less) ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) y = Reshape (n, s)"
+)
+CONSTANTS = {
+    "rows": np.array([0, 3, -1]),
+    "back": np.array([0, 12, 4, 5]),
+    "strided": np.array([0, 4, 3, 20]),
+    "last": np.array([2]),
+    "spatial": np.array([2, 3]),
+    "everything": np.array([1, 2, 3]),
+    "samples": np.array([0, 2, 3]),
+    "mixed": np.array([1, 3]),
+    "eps": np.array(1e-3, np.float32),
+    "one": np.array(1, np.float32),
+    "two": np.array(2, np.float32),
+}
+
+
+def model(check: Checker, body: str, shape: str = "[2, 12, 4, 5]", *, opset: int = 20) -> onnx.ModelProto:
+    text = f"g (float{shape} x, float{shape} z) => (float{shape} y) {{ {body} }}"
+    words = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
+    constants = {name: array for name, array in CONSTANTS.items() if name in words}
+    return check.model(text, constants, opset=opset, also=', "com.microsoft": 1')
+
+
+def found_in(proto: onnx.ModelProto) -> list[Norm | LookAlike]:
+    return list(find_norms(Workspace(ir.from_proto(proto))))
+
+
+CHANGES = {
+    "epsilon outside": (
+        GROUPED,
+        "ve = Add (v, eps) sd = Sqrt (ve)",
+        "q = Sqrt (v) sd = Add (q, eps)",
+        "NF401",
+    ),
+    "epsilon inside and outside": (GROUPED, "sd = Sqrt (ve)", "q = Sqrt (ve) sd = Add (q, eps)", "NF401"),
+    "over samples": (BY_CHANNEL, "spatial", "samples", "NF406"),
+    "mean over more axes": (BY_CHANNEL, "ReduceMean (x, spatial)", "ReduceMean (x, everything)", "NF406"),
+    "variance over more axes": (
+        BY_CHANNEL,
+        "ReduceMean (sq, spatial)",
+        "ReduceMean (sq, everything)",
+        "NF406",
+    ),
+    "mean of another value": (BY_CHANNEL, "ReduceMean (x, spatial)", "ReduceMean (z, spatial)", "NF406"),
+    "another value is divided": (BY_CHANNEL, "y = Div (c, sd)", "d = Sub (z, mu) y = Div (d, sd)", None),
+    "twice the mean": (BY_CHANNEL, "y = Div (c, sd)", "d = Sub (c, mu) y = Div (d, sd)", "NF406"),
+    "no mean": (BY_CHANNEL, "y = Div (c, sd)", "y = Div (x, sd)", "NF406"),
+    "no mean in the variance": (BY_CHANNEL, "Mul (c, c)", "Mul (x, x)", "NF406"),
+    "root mean square of an image": (BY_CHANNEL, "c = Sub (x, mu)", "c = Mul (x, one)", "NF406"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_one_thing_differs(check: Checker, change: str) -> None:
+    body, was, becomes, code = CHANGES[change]
+    assert was in body
+    kept = [one for one in found_in(model(check, body)) if isinstance(one, Norm)]
+    assert [norm.y.name for norm in kept] == ["y"]
+    found = found_in(model(check, body.replace(was, becomes)))
+    assert [one.code if isinstance(one, LookAlike) else one for one in found] == ([code] if code else [])
+
+
+def test_strided_channels_are_no_group(check: Checker) -> None:
+    body = GROUPED.replace("Reshape (x, rows)", "Reshape (x, strided)").replace("last", "mixed")
+    (found,) = found_in(model(check, body))
+    assert isinstance(found, LookAlike)
+    assert (found.code, found.reason) == ("NF406", "it averages over axes that no normalisation has")
+
+
+def test_an_open_variance_divides_by_one_less(check: Checker) -> None:
+    shape = "[N, 12, H, W]"
+    (norm,) = found_in(model(check, UNBIASED, shape))
+    assert isinstance(norm, Norm)
+    assert norm.unbiased
+    (found,) = found_in(model(check, UNBIASED.replace("Sub (k, one)", "Sub (k, two)"), shape))
+    assert isinstance(found, LookAlike)
+    assert (found.code, found.reason) == ("NF406", "its variance is multiplied by an open size")
+
+
+@pytest.mark.parametrize(
+    ("body", "operator", "code"),
+    [
+        ("y = MeanVarianceNormalization <axes=[2, 3]> (x)", "MeanVarianceNormalization", "NF401"),
+        ("y = com.microsoft.SkipGroupNorm <groups=3, activation=0> (x, g, g, z)", "SkipGroupNorm", "NF406"),
+    ],
+    ids=["MeanVarianceNormalization", "SkipGroupNorm"],
+)
+def test_operators_that_are_none_of_these(check: Checker, body: str, operator: str, code: str) -> None:
+    proto = model(check, body)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(5, np.float32), "g"))
+    folded = fold_model(ir.from_proto(proto), FoldOptions(target="ort-cpu"))
+    assert not folded.changed
+    assert [(s.site, s.code, s.nodes) for s in folded.sites] == [("y", code, (operator,))]
