@@ -34,7 +34,7 @@ def test_most_models_are_usable_and_contain_a_fold(census: Census) -> None:
 
 
 def test_onnxruntime_and_the_proof_have_their_say(census: Census) -> None:
-    assert census.runtime["compared"] >= 0.7 * census.runtime.total()
+    assert census.runtime["compared"] >= 0.5 * census.runtime.total()
     assert census.counts["sites proven"] >= 0.9 * census.counts["sites asked of the proof"]
 
 

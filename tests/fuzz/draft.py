@@ -148,11 +148,12 @@ class Draft:
     # A step that turns out to be impossible leaves nothing behind.
 
     def mark(self) -> tuple[int, ...]:
-        return len(self.nodes), len(self.initializers), len(self.values), len(self.functions)
+        parts = (self.nodes, self.initializers, self.values, self.functions, self.inputs)
+        return tuple(len(part) for part in parts)
 
     def restore(self, mark: tuple[int, ...]) -> None:
-        nodes, initializers, values, functions = mark
-        del self.nodes[nodes:], self.values[values:], self.functions[functions:]
+        nodes, initializers, values, functions, inputs = mark
+        del self.nodes[nodes:], self.values[values:], self.functions[functions:], self.inputs[inputs:]
         self.initializers = dict(list(self.initializers.items())[:initializers])
         self.overridable = [name for name in self.overridable if name in self.initializers]
         known = {*self.initializers, *(name for node in self.nodes for name in node.output)}

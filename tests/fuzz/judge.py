@@ -127,6 +127,9 @@ def inputs(model: onnx.ModelProto, sizes: Mapping[str, int], *, seed: int) -> Ar
         tensor = value.type.tensor_type
         shape = [d.dim_value if d.HasField("dim_value") else sizes[d.dim_param] for d in tensor.shape.dim]
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if dtype.kind == "i":
+            arrays[value.name] = rng.integers(0, 4, shape).astype(dtype)
+            continue
         arrays[value.name] = (1.5 * rng.standard_normal(shape) + 0.3).astype(dtype)
     return arrays
 

@@ -47,7 +47,7 @@ class Mutant:
             LookupError: the module has changed, and does not hold the text any more.
             SyntaxError: what the edit makes is not Python.
         """
-        text = (root / self.path).read_text()
+        text = self._text(root)
         if self.edit.old not in text:
             raise LookupError(f"{self.name}: {self.edit.old!r} is not there any more")
         broken = text.replace(self.edit.old, self.edit.new, 1)
@@ -56,7 +56,11 @@ class Mutant:
 
     def line(self, root: Path) -> int:
         """Where the edit begins."""
-        return (root / self.path).read_text().partition(self.edit.old)[0].count("\n") + 1
+        return self._text(root).partition(self.edit.old)[0].count("\n") + 1
+
+    def _text(self, root: Path) -> str:
+        path = root / self.path
+        return path.read_text() if path.exists() else ""
 
 
 def mutants_of(path: str, *edits: Edit) -> list[Mutant]:

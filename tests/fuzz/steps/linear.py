@@ -175,15 +175,12 @@ def recurrent(d: Draft, x: Value) -> Value:
 
 
 def embedding(d: Draft, x: Value) -> Value:
-    """A table looked up with indices that are computed: it absorbs on its own axes."""
-    rows, width = d.choose(4, 6), d.choose(2, 3, 4)
+    """A table looked up with indices that are fed: it absorbs on its own axes."""
+    require(d.parent is None)
+    rows, width, length = d.choose(4, 6), d.choose(2, 3, 4), d.choose(3, 5)
     table = d.floats((rows, width))
-    require(x.rank >= 1 and table.dtype == d.dtype)
-    size = d.emit("Shape", [x], (x.rank,), dtype=TensorProto.INT64)
-    indices = d.emit("Min", [size, d.integers(rows - 1)], (x.rank,)) if d.opset >= 12 else None
-    require(indices is not None)
-    assert indices is not None
-    return d.emit("Gather", [table, indices], (x.rank, width), dtype=table.dtype, axis=0)
+    indices = d.input((length,), [None], TensorProto.INT64)
+    return d.emit("Gather", [table, indices], (length, width), dtype=table.dtype, axis=0)
 
 
 STEPS = (conv, conv, gemm, matmul, conv_transpose, matmul_left, recurrent, embedding)
