@@ -106,7 +106,9 @@ class Run:
         from normfold.consistency.record import comparison_record, named
 
         with self.phase("statistics"):
-            found = data_findings(source.model, DataBatches(source.model, data, image))
+            found = data_findings(
+                source.model, DataBatches(source.model, data, image), progress=self._progress
+            )
         self.report.findings += [named(finding) for finding in found.findings]
         self.report.consistency = comparison_record(found)
         return found.conclusive
@@ -145,7 +147,7 @@ class Run:
         from normfold.consistency.record import calibration_record, named
 
         with self.phase("calibrate"):
-            done = calibrate(source.model, DataBatches(source.model, data, image))
+            done = calibrate(source.model, DataBatches(source.model, data, image), progress=self._progress)
         self.report.findings += [named(finding) for finding in done.findings]
         self.report.consistency = calibration_record(done)
         self.report.summary = {"layers": len(done.layers), "images": done.images}

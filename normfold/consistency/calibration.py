@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from normfold.consistency.causes import Cause, compare
 from normfold.consistency.departure import LEAST_IMAGES
 from normfold.consistency.diagnosis import diagnose
 from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
-from normfold.consistency.measurement import Measured, channels_first, measure_layers, reading
+from normfold.consistency.measurement import Measured, Progress, channels_first, measure_layers, reading
 from normfold.consistency.oracle import OutputGap, output_gap
 from normfold.consistency.statistics import (
     Batch,
@@ -31,7 +31,6 @@ from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Finding
 
 _LITTLE = 0.05
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def calibrate(
             list or another object that can be; an iterator is kept in memory.
         diagnosis: say whether the statistics are the cause of what they repair.
         budget_seconds: time for experiments on the cause.
-        progress: is told which layers are estimated.
+        progress: is told what is being done.
 
     Raises:
         InputError: there is no layer, no image, or the model cannot be evaluated on the data.
@@ -116,7 +115,7 @@ def calibrate(
         raise InputError(
             "the model has no BatchNormalization with running statistics, and its provenance knows of none"
         )
-    measured = measure_layers(work, data)
+    measured = measure_layers(work, data, progress=progress)
     result = Calibrated(work, images=measured.images)
     before = _outputs(measured, measured.opened.model)
     if diagnosis and measured.images >= LEAST_IMAGES:
@@ -129,7 +128,7 @@ def calibrate(
     changes: dict[str, LayerChange] = {}
     for group in independent_groups(work, layers):
         if progress is not None:
-            progress(", ".join(layer.site for layer in group))
+            progress(f"layers {len(changes) + 1} to {len(changes) + len(group)} of {len(layers)}")
         try:
             found = _estimate(measured, work, group, data)
         except NotCovered as error:

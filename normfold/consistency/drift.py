@@ -13,7 +13,7 @@ from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.departure import LEAST_IMAGES, Departure
 from normfold.consistency.diagnosis import diagnose
 from normfold.consistency.layers import batchnorm_layers, inlined
-from normfold.consistency.measurement import TRAINING_BATCH, Measured, measure_layers
+from normfold.consistency.measurement import TRAINING_BATCH, Measured, Progress, measure_layers
 from normfold.consistency.oracle import TrainEvalGap, measure_gap
 from normfold.consistency.statistics import Batch
 from normfold.consistency.unfolding import Unfolded, unfold
@@ -109,6 +109,7 @@ def data_findings(
     batch_size: int = TRAINING_BATCH,
     oracle: bool = True,
     budget_seconds: float = 60.0,
+    progress: Progress | None = None,
 ) -> DataReport:
     """Compares the running statistics of every layer with the data, and says what departs and why.
 
@@ -122,12 +123,13 @@ def data_findings(
         batch_size: images per batch under training conditions, where the model takes that many.
         oracle: also measure training mode against evaluation.
         budget_seconds: time for experiments on the cause, and again for the oracle.
+        progress: is told what is being done.
 
     Raises:
         InputError: the data hold no image, or the model cannot be evaluated on them.
     """
     unfolded = unfold(spelled_as_layers(inlined(model))[0])
-    measured = measure_layers(unfolded.model, batches, batch_size)
+    measured = measure_layers(unfolded.model, batches, batch_size, progress)
     compared = compare(measured)
     report = DataReport(
         layers=_ranked(compared),
@@ -151,8 +153,12 @@ def data_findings(
             )
         )
         return report
+    if progress is not None:
+        progress("causes")
     _judge(report, measured, compared, budget_seconds)
     if oracle:
+        if progress is not None:
+            progress("training mode")
         try:
             report.gap = measure_gap(measured.opened.model, measured.samples, budget_seconds=budget_seconds)
         except EvaluationFailed as error:

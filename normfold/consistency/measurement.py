@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,9 @@ TRAINING_BATCH = 64
 """Images that share their statistics under training conditions, where the model takes that many."""
 
 KEPT_IMAGES, KEPT_BYTES = 256, 64 * 1024**2
+
+Progress = Callable[[str], None]
+"""Is told what is being done."""
 
 
 @dataclass
@@ -72,13 +75,19 @@ class Measured:
     samples: list[Batch]
 
 
-def measure_layers(model: ir.Model, batches: Iterable[Batch], batch_size: int = TRAINING_BATCH) -> Measured:
+def measure_layers(
+    model: ir.Model,
+    batches: Iterable[Batch],
+    batch_size: int = TRAINING_BATCH,
+    progress: Progress | None = None,
+) -> Measured:
     """Runs every batch twice, with running and with batch statistics, and keeps moments alone.
 
     Args:
         model: without local functions; is not changed.
         batches: inputs; axis 0 counts images.
         batch_size: images per training batch; the data's own where the model takes no other.
+        progress: is told how many images were taken in.
 
     Raises:
         InputError: the data holds no image, or the model cannot be evaluated on it.
@@ -90,7 +99,7 @@ def measure_layers(model: ir.Model, batches: Iterable[Batch], batch_size: int = 
     try:
         opened = open_batch(model, first)
         groups = _chain(first, stream)
-        return _run(opened, rebatched(groups, batch_size) if opened.closed is None else groups)
+        return _run(opened, rebatched(groups, batch_size) if opened.closed is None else groups, progress)
     except NotCovered as error:
         raise InputError(f"the model cannot be evaluated on the data: {error}") from error
 
@@ -100,7 +109,7 @@ def _chain(first: Batch, rest: Iterable[Batch]) -> Iterable[Batch]:
     yield from rest
 
 
-def _run(opened: OpenBatch, groups: Iterable[Batch]) -> Measured:
+def _run(opened: OpenBatch, groups: Iterable[Batch], progress: Progress | None) -> Measured:
     found = running_layers(opened.model)
     layers = {
         layer.site: LayerData(layer, ChannelMoments(), ChannelMoments(), BatchMoments()) for layer in found
@@ -133,6 +142,8 @@ def _run(opened: OpenBatch, groups: Iterable[Batch]) -> Measured:
         observe(evaluation, outputs, group, readers, deployed)
         if whole:
             observe(training, outputs, group, readers, trained)
+        if progress is not None:
+            progress(f"statistics: {images} images")
     return Measured([layers[layer.site] for layer in found], images, batch_size, opened, samples)
 
 
