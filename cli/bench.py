@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .parameters import MODEL, input_options, presentation_options, require_data_for_image
+from .parameters import input_options, presentation_options, require_data_for_image, two_models
 from .progress import Display
-from .session import Presentation, attempt, conclude
+from .session import Presentation, run
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -25,8 +24,7 @@ def _sizes(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
 
 
 @click.command("bench")
-@click.argument("a", type=MODEL, metavar="A")
-@click.argument("b", type=MODEL, metavar="B")
+@two_models
 @click.option(
     "--ep",
     "providers",
@@ -68,19 +66,13 @@ def command(
     /,
     a: str,
     b: str,
-    report_files: tuple[Path, ...],
-    output_format: str,
-    quiet: bool,
-    verbose: int,
+    presentation: Presentation,
     **options: Any,
 ) -> int:
     """Time model B against A in onnxruntime, in turns: medians, and their ratio with its 95 % interval.
 
     A ratio above 1 means that B is faster. Exit 3 if a provider could not be exercised.
     """
-    if a == b == "-":
-        raise click.UsageError("only one of the two models can come from standard input", ctx)
-
     require_data_for_image(ctx, options)
 
     def work(display: Display) -> Report:
@@ -88,5 +80,4 @@ def command(
 
         return bench(a, b, BenchOptions(**options), progress=display)
 
-    presentation = Presentation(output_format, report_files, quiet, verbose)
-    return conclude("bench", attempt("bench", work, quiet=quiet), presentation)
+    return run("bench", work, presentation)

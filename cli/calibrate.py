@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .parameters import MODEL, data_options, presentation_options
 from .progress import Display
-from .session import Presentation, attempt, conclude
+from .session import Presentation, run
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -36,10 +36,7 @@ def command(
     model: str,
     output: str,
     data: str | None,
-    report_files: tuple[Path, ...],
-    output_format: str,
-    quiet: bool,
-    verbose: int,
+    presentation: Presentation,
     **options: Any,
 ) -> int:
     """Estimate the running statistics of every BatchNorm again, from data, and write a new model.
@@ -55,5 +52,5 @@ def command(
 
         return calibrate(model, output, data=data, progress=display, **options).report
 
-    presentation = Presentation(output_format, report_files, quiet, verbose, to_stderr=output == _STREAM)
-    return conclude("calibrate", attempt("calibrate", work, quiet=quiet), presentation)
+    presentation = replace(presentation, to_stderr=output == _STREAM)
+    return run("calibrate", work, presentation)

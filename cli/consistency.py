@@ -10,7 +10,7 @@ import click
 
 from .parameters import MODEL, data_options, presentation_options, require_data_for_image
 from .progress import Display
-from .session import Presentation, attempt, conclude
+from .session import Presentation, run
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -57,10 +57,7 @@ def command(
     model: str | None,
     factory: str | None,
     weights: str | None,
-    report_files: tuple[Path, ...],
-    output_format: str,
-    quiet: bool,
-    verbose: int,
+    presentation: Presentation,
     **options: Any,
 ) -> int:
     """Look for what makes a model mean something else in evaluation than it meant in training.
@@ -88,8 +85,7 @@ def command(
         chosen = {name: options[name] for name in ("data", "fail_on", "baseline")}
         return check_module(factory, weights=weights, progress=display, **chosen)
 
-    presentation = Presentation(output_format, report_files, quiet, verbose)
-    return conclude("consistency", attempt("consistency", work, quiet=quiet), presentation)
+    return run("consistency", work, presentation)
 
 
 def _require_for_torch(ctx: click.Context, options: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from .parameters import (
     verification_options,
 )
 from .progress import Display
-from .session import Presentation, attempt, conclude
+from .session import Presentation, run
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -75,10 +76,7 @@ def command(
     jobs: int | None,
     dask: str | None,
     force: bool,
-    report_files: tuple[Path, ...],
-    output_format: str,
-    quiet: bool,
-    verbose: int,
+    presentation: Presentation,
     **options: Any,
 ) -> int:
     """Fold every BatchNorm and constant affine that a weight can take, prove the result, write it.
@@ -94,11 +92,11 @@ def command(
     if not (check or dry_run) and output is None:
         raise click.UsageError("-o OUT is required (or --check, or --dry-run)", ctx)
     require_data_for_image(ctx, options)
-    presentation = Presentation(output_format, report_files, quiet, verbose, to_stderr=output == _STREAM)
+    presentation = replace(presentation, to_stderr=output == _STREAM)
     options |= {"verify": not no_verify, "provenance": not no_provenance}
     if not _is_batch(ctx, models, output, jobs, dask):
         work = partial(_fold, models[0], _output(models[0], output), check, options)
-        return conclude("fold", attempt("fold", work, quiet=quiet), presentation)
+        return run("fold", work, presentation)
     from .batch import fold_batch
 
     return fold_batch(models, output, presentation, jobs=jobs, dask=dask, force=force, check=check, **options)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .parameters import MODEL, fold_options, presentation_options
 from .progress import Display
-from .session import Presentation, attempt, conclude
+from .session import Presentation, run
 
 if TYPE_CHECKING:
     from normfold.reporting.report import Report
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 @presentation_options
 def command(
     model: str,
-    report_files: tuple[Path, ...],
-    output_format: str,
-    quiet: bool,
-    verbose: int,
+    presentation: Presentation,
     **options: Any,
 ) -> int:
     """List every normalisation and constant affine of a model, and what a fold would do to each.
@@ -38,5 +35,5 @@ def command(
         return inspect(model, progress=display, **options)
 
     # Every site is what this command is for.
-    presentation = Presentation(output_format, report_files, quiet, verbose + 1)
-    return conclude("inspect", attempt("inspect", work, quiet=quiet), presentation)
+    presentation = replace(presentation, verbose=presentation.verbose + 1)
+    return run("inspect", work, presentation)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from .session import Presentation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,7 +95,27 @@ def _stack(decorators: list[Callable[[Command], Command]]) -> Callable[[Command]
     return apply
 
 
-presentation_options = _stack(
+def _pair(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    if ctx.params.get("a") == value == "-":
+        raise click.UsageError("only one of the two models can come from standard input", ctx)
+    return value
+
+
+def _time_limit(ctx: click.Context, _: click.Parameter, value: float | None) -> None:
+    if value is not None:
+        ctx.params |= {"proof_seconds": value, "budget_seconds": value}
+
+
+two_models = _stack(
+    [
+        click.argument("a", type=MODEL, metavar="A"),
+        click.argument("b", type=MODEL, metavar="B", callback=_pair),
+    ]
+)
+"""Models A and B, one of which may come from standard input."""
+
+
+_presentation = _stack(
     [
         click.option(
             "--report",
@@ -116,7 +139,25 @@ presentation_options = _stack(
         click.option("-v", "--verbose", count=True, help="Print every site, output and message."),
     ]
 )
-"""How a report is shown."""
+
+
+def presentation_options(command: Callable[..., int]) -> Callable[..., int]:
+    """How a report is shown: the command gets one ``presentation``."""
+
+    @functools.wraps(command)
+    def presented(
+        *args: Any,
+        output_format: str,
+        report_files: tuple[Path, ...],
+        quiet: bool,
+        verbose: int,
+        **options: Any,
+    ) -> int:
+        presentation = Presentation(output_format, report_files, quiet, verbose)
+        return command(*args, presentation=presentation, **options)
+
+    return _presentation(presented)
+
 
 fold_options = _stack(
     [
@@ -241,8 +282,16 @@ verification_options = _stack(
             metavar="NAME",
             help="Execution provider that must run both models, such as cpu or cuda. Repeatable.",
         ),
+        click.option("--thorough", is_flag=True, help="All kinds and sizes of inputs, without a time limit."),
         click.option(
-            "--thorough", is_flag=True, help="All kinds and sizes of inputs, without a time budget."
+            "--time-limit",
+            type=click.FloatRange(min=0, min_open=True),
+            callback=_time_limit,
+            expose_value=False,
+            metavar="SECONDS",
+            help="Time for the float64 proof of a fold (300 by default; what is left over is unproven), and "
+            "for the float64 reference (60 by default; rounding is judged by the response to noise "
+            "without it).",
         ),
         click.option(
             "--allow-nonfinite",

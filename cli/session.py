@@ -121,6 +121,11 @@ def attempt(command: str, work: Work, *, quiet: bool = False) -> Report:
     return outcome.report
 
 
+def run(command: str, work: Work, presentation: Presentation) -> int:
+    """Runs ``work``, shows its report, and returns the exit code."""
+    return conclude(command, attempt(command, work, quiet=presentation.quiet), presentation)
+
+
 def conclude(command: str, report: Report, presentation: Presentation) -> int:
     """Shows a report, and returns the exit code: its own, or that of showing it."""
     from normfold.outcome import worst

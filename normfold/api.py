@@ -42,6 +42,7 @@ class VerifyArguments(TypedDict, total=False):
         allow_nonfinite: accept NaN and Inf where the original gives the same.
         rtol: largest accepted relative difference, on top of the rounding bound.
         atol: largest accepted absolute difference, on top of the rounding bound.
+        proof_seconds: time that the float64 proof of a fold may take; what is left over then is unproven.
         budget_seconds: time that float64 references may take.
         save_failure: folder that takes the smallest pair of models that shows a difference, and its inputs.
     """
@@ -56,6 +57,7 @@ class VerifyArguments(TypedDict, total=False):
     allow_nonfinite: bool
     rtol: float | None
     atol: float | None
+    proof_seconds: float
     budget_seconds: float
     save_failure: str | os.PathLike[str] | None
 

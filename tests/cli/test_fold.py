@@ -46,6 +46,14 @@ class TestWriting:
         assert "1 folded · 3 → 2 nodes" in outcome.out.splitlines()[0]
         assert outcome.out.splitlines()[0].endswith("verified")
 
+    def test_proof_out_of_time_writes_nothing(self, run: Run, model: Path, tmp_path: Path) -> None:
+        given = ("--time-limit", "1e-9", "--format", "json")
+        outcome = run("fold", model, "-o", tmp_path / "out.onnx", *given)
+        assert outcome.code == 3 and not (tmp_path / "out.onnx").exists()
+        assert "NF219" in outcome.error
+        assert outcome.report["verification"]["algebra"]["out_of_time"] == ["n"]
+        assert run("fold", model, "-o", tmp_path / "out.onnx", *given, "--thorough").code == 0
+
     def test_in_place(self, run: Run, model: Path) -> None:
         assert run("fold", model, "-o", model, "-q").code == 0
         assert operators(model) == ["Conv", "Relu"]
