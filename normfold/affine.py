@@ -69,6 +69,11 @@ class Affine:
         return tuple(sorted({*self.scale_axes, *self.shift_axes}))
 
     @property
+    def map_elements(self) -> int:
+        """Number of constants in arrays that vary on more than one axis."""
+        return sum(array.size for array in (self.scale, self.shift) if len(varying_axes(array)) > 1)
+
+    @property
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
 

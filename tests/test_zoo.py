@@ -37,12 +37,12 @@ LEFT = {
     "acnet": expected(0),
     "causal": expected(0),
     # ε of two spelled-out normalisations over channels; γ and β of one stand in front of a zero-padded Conv.
-    "convnext": expected(1, NF114=2, NF116=1),
+    "convnext": expected(1, NF103=1, NF114=2),
     "dcgan": expected(0),
     "densenet": expected(7, NF103=7),
     # γ and β of GroupNorms, written behind an InstanceNormalization over groups, in front of SiLU.
     "diffusion": expected(9, NF110=9),
-    "diverse_branch": expected(1, NF116=1),
+    "diverse_branch": expected(0),
     "even_kernels": expected(0),
     "flatten": expected(1, NF117=1),
     "handwritten": expected(1, NF117=1),
@@ -50,8 +50,8 @@ LEFT = {
     # Relative position biases in front of Softmax, of a product that has no bias.
     "levit": expected(0, NF118=2),
     "mixer": expected(0),
-    # x + 3 of Hardswish, four times.
-    "mobile_ocr": expected(0, NF103=4, NF116=1),
+    # x + 3 of Hardswish, four times; scale and shift behind one, and behind the Conv that follows, are one map.
+    "mobile_ocr": expected(0, NF103=4, NF110=2),
     "mobileone": expected(0),
     "pitch": expected(4, NF117=4),
     "pointnet": expected(1, NF117=1),
@@ -62,7 +62,7 @@ LEFT = {
     "repvgg": expected(0),
     "resampling": expected(1, NF110=1),
     "resnet": expected(0),
-    "senet": expected(1, NF114=1),
+    "senet": expected(1, NF122=1),
     "shared_head": expected(0),
     "shufflenet": expected(0),
     "standardised": expected(10, NF110=10),

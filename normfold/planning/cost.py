@@ -22,6 +22,11 @@ class Elements:
         twin._terms = self._terms.copy()
         return twin
 
+    def __add__(self, other: Elements) -> Elements:
+        total = Elements()
+        total._terms = self._terms + other._terms
+        return total
+
     def add(self, dims: Dims | None, times: int = 1, *, unknown: str = "?") -> None:
         """Add ``times`` the number of elements of a value. ``unknown`` names what is not known about it."""
         factor, symbols = times, []
@@ -102,3 +107,28 @@ def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
     if from_batchnorm:
         return set(affine.axes) <= {1}
     return affine.has_shift and affine.axes == (1,) and affine.rank > 2
+
+
+# How many elementwise passes slower it makes the node (docs/decisions/0007).
+_SLOWER = {
+    ("Relu", "Max"): 1,
+    ("Relu", "Min"): 1,
+    ("Clip", "Max"): 1,
+    ("Clip", "Min"): 1,
+    ("LeakyRelu", "PRelu"): 20,
+}
+_RUN_TOGETHER = frozenset({"Conv", "Gemm"})
+
+
+def passes_of_edit(node: ir.Node, op_type: str | None) -> int:
+    """Elementwise passes that it costs when an activation becomes ``op_type``.
+
+    One behind a Conv or Gemm cost nothing before: runtimes run them as one kernel.
+    """
+    slower = _SLOWER.get((node.op_type, op_type or ""), 0)
+    source = node.inputs[0] if slower else None
+    producer = None if source is None else source.producer()
+    fused = (
+        producer is not None and producer.op_type in _RUN_TOGETHER and len(producer.outputs[0].uses()) == 1
+    )
+    return slower + fused

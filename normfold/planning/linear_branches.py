@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64, vector
-from normfold.planning.operators.conv import resolved_pads
+from normfold.planning.operators._windows import resolved_pads
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.shapes import Dim
 from normfold.preparation.workspace import Workspace

@@ -44,12 +44,14 @@ class Walk:
 
 @dataclass(frozen=True)
 class Route:
-    """``back`` goes to the producer, ``ahead`` to the readers, ``rest`` stays."""
+    """``back`` goes to the producer, ``ahead`` to the readers, ``aside`` to the other operands of sums that
+    read it, ``rest`` stays."""
 
     back: Affine | None
     ahead: Affine | None
     rest: Affine | None
     deposit: bool
+    aside: Affine | None = None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements, is_bias, passes
-from normfold.planning.crossing import Table
+from normfold.planning.cost import Elements, is_bias, passes, passes_of_edit
+from normfold.planning.crossing import Crossing, Table
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
+from normfold.planning.sideways import walk_sideways
 from normfold.planning.walk import walk_backward, walk_forward
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
@@ -19,6 +22,33 @@ from normfold.refusal import Refused
 
 # What says least about a site: used only when no other refusal is at hand.
 _UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
+
+# Their constants are read beside the value, so one that grows costs.
+_ELEMENTWISE = frozenset({"Add", "Clip", "Div", "Max", "Min", "Mul", "PRelu", "Relu", "Sub", "Sum"})
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A plan, what its affines cost after it, and what they cost before."""
+
+    plan: Plan
+    after: Elements
+    before: Elements
+
+    @property
+    def pays(self) -> bool:
+        """Whether it takes a node away at no higher cost, or lowers the cost."""
+        if self.plan.route.rest is None and not self.plan.deposits:
+            return self.after.at_most(self.before) and _shortens(self.plan)
+        return self.after.below(self.before)
+
+    @property
+    def is_free(self) -> bool:
+        return self.after.number == 0
+
+    def beats(self, other: _Candidate) -> bool:
+        """Whether it saves more, whatever the symbolic dimensions are."""
+        return (self.after + other.before).below(other.after + self.before)
 
 
 class Planner:
@@ -45,7 +75,8 @@ class Planner:
                 "NF128", "it is the scale and shift of a LayerNormalization that runtimes run as one kernel"
             )
         refusals: list[Refused] = []
-        best: tuple[Elements, Plan] | None = None
+        dear: Refused | None = None
+        best: _Candidate | None = None
         before = self._cost_before(site)
         for route in self._routes(site, refusals):
             try:
@@ -55,17 +86,16 @@ class Planner:
                 # Its frames hold this list: a cycle, while the collector is paused.
                 refusals.append(refusal.with_traceback(None))
                 continue
-            after = self._cost_after(plan)
-            budget = self._plus_composed(before, plan)
-            if plan.route.rest is None and not plan.deposits:
-                if after.at_most(budget) and _shortens(plan):
-                    return plan
-                refusals.append(Refused("NF122", "where it could go it would touch more elements"))
-            elif after.below(budget) and (best is None or after.below(best[0])):
-                best = after, plan
+            found = _Candidate(plan, self._cost_after(plan), self._plus_composed(before, plan))
+            if not found.pays:
+                dear = Refused("NF122", "where it could go it would touch as many elements, or more")
+            elif found.is_free:
+                return plan
+            elif best is None or found.beats(best):
+                best = found
         if best is not None:
-            return best[1]
-        raise _most_specific(refusals)
+            return best.plan
+        raise _most_specific(refusals, dear)
 
     def _routes(self, site: ir.Node, refusals: list[Refused]) -> Iterator[Route]:
         """Ways to try, the cheapest first: without anything left over, then with deposits on the way."""
@@ -86,6 +116,8 @@ class Planner:
                 yield Route(scale, shift, None, deposit)
                 yield Route(scale, None, shift, deposit)
                 yield Route(None, shift, scale, deposit)
+            if affine.has_shift and not deposit:
+                yield Route(scale if affine.has_scale else None, None, None, deposit, aside=shift)
             if early is not None:
                 yield Route(early, scale, None, deposit)
                 yield Route(None, scale, early, deposit)
@@ -113,6 +145,9 @@ class Planner:
                     site.outputs[0], route.ahead, self._workspace, self._table, deposit=route.deposit
                 )
             )
+        if route.aside is not None:
+            walks.extend(walk_sideways(site.outputs[0], route.aside, self._workspace, self._table))
+            _require_apart(walks)
         return Plan(site, tuple(walks), route)
 
     def _early_shift(self, site: ir.Node, affine: Affine) -> Affine:
@@ -168,7 +203,19 @@ class Planner:
         for walk in plan.walks:
             for node, affine in walk.composed.items():
                 self._charge_node(cost, node, affine)
+            for node, crossing in walk.crossings.items():
+                self._charge_edit(cost, node, crossing)
         return cost
+
+    def _charge_edit(self, cost: Elements, node: ir.Node, crossing: Crossing) -> None:
+        """What an edited node costs more than before."""
+        times = passes_of_edit(node, crossing.op_type)
+        if times:
+            output = node.outputs[0]
+            cost.add(self._workspace.dims(output), times, unknown=output.name or "?")
+        for constant in crossing.constants.values() if node.op_type in _ELEMENTWISE else ():
+            if sum(size > 1 for size in constant.shape) > 1:
+                cost.add(constant.shape)
 
     def _charge_node(self, cost: Elements, node: ir.Node, affine: Affine) -> None:
         """What a virtual node costs with this affine."""
@@ -179,10 +226,22 @@ class Planner:
     def _charge(
         self, cost: Elements, value: ir.Value, affine: Affine, *, from_batchnorm: bool = False
     ) -> None:
-        """What an affine on ``value`` costs: nothing if a runtime fuses it into the MatMul in front."""
+        """What an affine on ``value`` costs: nothing if a runtime fuses it into the MatMul in front.
+
+        A constant that is more than a vector is read like a value.
+        """
         if not is_bias(affine, value, self._workspace):
             times = passes(affine, from_batchnorm=from_batchnorm)
             cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
+            cost.add((affine.map_elements,))
+
+
+def _require_apart(walks: list[Walk]) -> None:
+    """Refuse where two walks touch one node: each has computed its edit from what the node is now."""
+    met = Counter(node for walk in walks for node in (*walk.crossings, *walk.composed))
+    twice = next((node for node, times in met.items() if times > 1), None)
+    if twice is not None:
+        raise Refused("NF119", f"{twice.op_type} {twice.outputs[0].name!r} is asked twice")
 
 
 def _shortens(plan: Plan) -> bool:
@@ -208,5 +267,6 @@ def is_kept(node: ir.Node, keep: frozenset[str]) -> bool:
     return not keep.isdisjoint(names)
 
 
-def _most_specific(refusals: list[Refused]) -> Refused:
-    return next((r for r in refusals if r.code not in _UNSPECIFIC), refusals[0])
+def _most_specific(refusals: list[Refused], dear: Refused | None) -> Refused:
+    """What bars a way says more than that a way does not pay, and that more than that there is none."""
+    return next((r for r in refusals if r.code not in _UNSPECIFIC), dear or refusals[0])

@@ -47,7 +47,7 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
                 if deposit.value is x:
                     meaning_of_y = output
     if plan.route.rest is None:
-        _dissolve(plan.site, meaning_of_y, renames=plan.route.ahead is None)
+        _dissolve(plan.site, meaning_of_y, renames=plan.route.ahead is None and plan.route.aside is None)
     else:
         content = virtual(plan.site)
         content.affine, content.touched = plan.route.rest, True

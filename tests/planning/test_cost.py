@@ -87,3 +87,8 @@ def test_two_passes_count_twice() -> None:
 def test_nothing_is_at_most_anything() -> None:
     assert Elements().at_most(Elements()) and not Elements().below(Elements())
     assert Elements().below(elements((1,)))
+
+
+def test_sums() -> None:
+    total = elements(("N", 4)) + elements(("N", 3)) + elements((2,))
+    assert elements(("N", 7)).below(total) and not elements(("N", 9), (1,)).below(total)

@@ -5,19 +5,20 @@ X [N, Cin, *spatial], W [O, Cin/G, *kernel], B [O], Y [N, O, *spatial'].
 Backward, ``s ⊙ Y + t`` with s, t of [O] on axis 1: ``W'[o] = s[o]·W[o]``, ``B' = s·B + t``.
 
 Forward, X replaced by ``s ⊙ X + t`` with s, t of [Cin] on axis 1: ``W'[o, j] = W[o, j]·s[c]`` where
-``c = g(o)·Cin/G + j``, ``B'[o] = B[o] + Σ_{j,k} W[o, j, k]·t[c]``. The shift needs a kernel that never
-reads padding: padded zeros stay zeros.
+``c = g(o)·Cin/G + j``, ``B'[o] = B[o] + Σ_{j,k} W[o, j, k]·t[c]``. Where the kernel reads padding, whose
+zeros stay zeros, the sum is over the taps k that read real elements: no bias, but a constant map
+[1, O, *spatial'] that the output lacks, known where the padded axes are static.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator, require_axes
+from normfold.planning.operators._windows import inside, never_reads_padding, summed_over_taps
 from normfold.planning.operators.quantized import Request, stored_shape
 from normfold.preparation.constants import Constant64
 from normfold.preparation.node_view import NodeView
@@ -54,19 +55,21 @@ class Conv(Operator):
             factor = per_output(scale, groups, out_channels).reshape(
                 out_channels, per_group, *(1 for _ in weight.shape[2:])
             )
-            constants[1] = weight.map(lambda w: w * factor)
-        if affine.has_shift:
-            if not never_reads_padding(node, weight.shape[2:]):
-                raise Refused(
-                    "NF116",
-                    f"Conv {node.name!r} pads with zeros, which a shift in front of it would not touch",
-                )
-            taps = per_output(shift, groups, out_channels)
+            constants[1] = weight.scaled(factor)
+        if not affine.has_shift:
+            return Crossing(constants=constants)
+        taps = per_output(shift, groups, out_channels)
+        kernel = weight.shape[2:]
+        if never_reads_padding(node, kernel):
             added = weight.map(
                 lambda w: (w.reshape(out_channels, per_group, -1).sum(2) * taps).sum(1), (out_channels,)
             )
             constants[2] = add_bias(node, added)
-        return Crossing(constants=constants)
+            return Crossing(constants=constants)
+        tables = inside(node, kernel)
+        per_tap = np.einsum("oc...,oc->o...", weight.compute(), taps)
+        left = Affine.of(1.0, summed_over_taps(per_tap, tables), rank=affine.rank)
+        return Crossing(constants=constants, affines={0: left})
 
 
 def per_output(values: Array64, groups: int, out_channels: int) -> Array64:
@@ -89,42 +92,6 @@ def add_bias(node: NodeView, added: Constant64) -> Constant64:
         return Constant64.of(added.compute(), added.dtype)
     extra = added.compute()
     return node.weight(2, "bias").map(lambda b: b + extra)
-
-
-def never_reads_padding(node: NodeView, kernel: tuple[int, ...]) -> bool:
-    """Whether no output position reads a padded element, for every input size that the model allows."""
-    pads = resolved_pads(node, kernel)
-    return pads is not None and not any((*pads[0], *pads[1]))
-
-
-def resolved_pads(node: NodeView, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Padding in front of and behind each spatial axis of a Conv or pool, ``auto_pad`` resolved.
-
-    ``None`` where it depends on a size that is not static.
-    """
-    spatial = len(kernel)
-    mode = node.string_attribute("auto_pad", "NOTSET")
-    if mode == "NOTSET":
-        pads = node.ints_attribute("pads") or [0] * (2 * spatial)
-        return tuple(pads[:spatial]), tuple(pads[spatial:])
-    if mode == "VALID":
-        return (0,) * spatial, (0,) * spatial
-    dilations = node.ints_attribute("dilations") or [1] * spatial
-    strides = node.ints_attribute("strides") or [1] * spatial
-    sizes = (node.dims(0) or (None,) * (spatial + 2))[2:]
-    begin, end = [], []
-    for size, extent, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        reach = (extent - 1) * dilation + 1
-        if reach == 1 or stride == 1:
-            total = reach - 1
-        elif isinstance(size, int):
-            total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
-        else:
-            return None
-        small = total // 2
-        begin.append(small if mode == "SAME_UPPER" else total - small)
-        end.append(total - begin[-1])
-    return tuple(begin), tuple(end)
 
 
 OPERATORS: tuple[Operator, ...] = (Conv(),)

@@ -5,17 +5,21 @@ An affine that is uniform over the spatial axes crosses unchanged, in both direc
 * MaxPool, GlobalMaxPool: ``max(s·x + t) = s·max(x) + t`` for s ≥ 0. Padding is −∞ and never wins, so a
   shift crosses too. Not where the indices of the maxima are read.
 * AveragePool: a scale always; a shift only where the weights of every window sum to 1, so no padded zero is
-  counted (``count_include_pad``) and no window overhangs (``ceil_mode``).
+  counted (``count_include_pad``) and no window overhangs (``ceil_mode``). Forward over counted zeros a
+  shift leaves a map: the share of each window that is real, known where the padded axes are static.
 * GlobalAveragePool: both; forward a shift that varies over space leaves its mean.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+import numpy as np
 
 from normfold.affine import Affine
 from normfold.planning.crossing import Crossing, Operator
-from normfold.planning.operators.conv import never_reads_padding
+from normfold.planning.operators._windows import inside, never_reads_padding, summed_over_taps
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
@@ -47,7 +51,13 @@ class AveragePool(Operator):
         return self._cross(node, wanted[0])
 
     def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
-        return self._cross(node, given[0])
+        affine = given[0]
+        kernel = tuple(node.ints_attribute("kernel_shape") or ())
+        if not affine.has_shift or averages_input_only(node) or may_overhang(node, kernel):
+            return self._cross(node, affine)
+        require_uniform_over_space(affine, node)
+        share = summed_over_taps(np.full((1, *kernel), 1.0 / math.prod(kernel)), inside(node, kernel))
+        return Crossing(affines={0: Affine.of(affine.scale, affine.shift * share, rank=affine.rank)})
 
     def _cross(self, node: NodeView, affine: Affine) -> Crossing:
         require_uniform_over_space(affine, node)
@@ -86,14 +96,16 @@ def require_uniform_over_space(affine: Affine, node: NodeView) -> None:
 def averages_input_only(node: NodeView) -> bool:
     """Whether every window of an AveragePool is a mean of real elements, for every size the model allows."""
     kernel = tuple(node.ints_attribute("kernel_shape") or ())
-    if not kernel or (node.int_attribute("ceil_mode", 0) and _may_overhang(node, kernel)):
+    if not kernel or may_overhang(node, kernel):
         return False
     counts_padding = node.opset < _AVERAGE_COUNTS or node.int_attribute("count_include_pad", 0)
     return not counts_padding or never_reads_padding(node, kernel)
 
 
-def _may_overhang(node: NodeView, kernel: tuple[int, ...]) -> bool:
+def may_overhang(node: NodeView, kernel: tuple[int, ...]) -> bool:
     """Whether rounding the output size up may add a window that reaches beyond the input and its pads."""
+    if not node.int_attribute("ceil_mode", 0):
+        return False
     spatial = len(kernel)
     if node.string_attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return True

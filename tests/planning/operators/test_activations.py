@@ -69,16 +69,40 @@ def test_relu_with_a_shift_needs_a_max_that_broadcasts(harness):
 
 def test_fold_through_relu(harness):
     text = """g (double[N, 3, H, W] x) => (double[N, 4, H, W] y) {
-        a = Conv (x, w)
+        a = ConvTranspose (x, w)
         b = Relu (a)
         y = BatchNormalization (b, scale, bias, mean, var)
     }"""
-    parameters = {**harness.weights(1, w=(4, 3, 1, 1)), **harness.batchnorm(2, 4)}
+    parameters = {**harness.weights(1, w=(3, 4, 1, 1)), **harness.batchnorm(2, 4)}
     harness.fold(text, parameters).kept("NF117")
     parameters["scale"] = np.abs(parameters["scale"])
     outcome = harness.fold(text, parameters)
     outcome.gone()
-    assert outcome.operators == ["Conv", "Max"]
+    assert outcome.operators == ["ConvTranspose", "Max"]
+
+
+def test_an_activation_that_runs_inside_the_convolution_stays_one(harness):
+    """Max in place of Relu is a pass of its own, and dearer than the BatchNormalization that it replaces."""
+    text = """g (double[N, 3, H, W] x) => (double[N, 4, H, W] y) {
+        a = Conv (x, w)
+        b = Relu (a)
+        c = BatchNormalization (b, scale, bias, mean, var)
+        y = Sigmoid (c)
+    }"""
+    parameters = {**harness.weights(1, w=(4, 3, 1, 1)), **harness.batchnorm(2, 4)}
+    parameters["scale"] = np.abs(parameters["scale"])
+    harness.fold(text, parameters).kept("NF122")
+
+
+def test_leaky_relu_does_not_become_a_slow_prelu(harness):
+    text = """g (double[N, 3, H, W] x) => (double[N, 4, H, W] y) {
+        a = ConvTranspose (x, w)
+        b = LeakyRelu (a)
+        c = Mul (b, scale)
+        y = Sigmoid (c)
+    }"""
+    scale = np.array([1.0, -1.0, 2.0, -2.0]).reshape(4, 1, 1)
+    harness.fold(text, {**harness.weights(1, w=(3, 4, 1, 1)), "scale": scale}).kept("NF122")
 
 
 def test_fold_in_front_of_relu_into_the_next_convolution(harness):

@@ -321,3 +321,90 @@ def test_torch_agrees(check: Any, interpreter: Any) -> None:
         np.testing.assert_allclose(
             interpreter(model).run({"x": x})["y"], normed.sigmoid().numpy(), atol=1e-12
         )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rank=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    per_group=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    pads=st.lists(st.integers(0, 2), min_size=6, max_size=6),
+    same=st.sampled_from([None, "SAME_UPPER", "SAME_LOWER"]),
+    seed=st.integers(0, 1 << 16),
+)
+def test_zero_padding_leaves_a_map(
+    harness: Any,
+    rank: int,
+    groups: int,
+    per_group: tuple[int, int],
+    kernel: int,
+    stride: int,
+    dilation: int,
+    pads: list[int],
+    same: str | None,
+    seed: int,
+) -> None:
+    """Taps on padding do not see the shift, so near the border less of it arrives."""
+    channels, outputs = per_group[0] * groups, per_group[1] * groups
+    sizes = [5 + axis for axis in range(rank)]
+    # The reference cannot dilate with auto_pad.
+    spelled = f'auto_pad = "{same}"' if same else f"pads = {pads[:rank] + pads[3 : 3 + rank]}"
+    dilations = [1 if same else dilation] * rank
+    spelled += f", group = {groups}, strides = {[stride] * rank}, dilations = {dilations}"
+    node = harness.one(
+        f"""g (double[2, {channels}, {", ".join(map(str, sizes))}] x) => (double[A, B] y) {{
+            y = Conv <{spelled}> (x, w) }}""",
+        harness.weights(seed, w=(outputs, per_group[0], *[kernel] * rank)),
+    )
+    node.forward(harness.affine(seed, (1, channels, *[1] * rank), (1,)))
+
+
+def test_a_map_stands_behind_a_conv_with_fewer_outputs(check: Any) -> None:
+    """8 channels of 12×13 in front, 2 of 6×7 behind."""
+    model = conv_model(
+        check, per_group=(8, 2), size=12, attributes="strides = [2, 2], pads = [1, 1, 1, 1]", where="front"
+    )
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    outcome = check(model)
+    (site,) = outcome.folded.sites
+    assert (site.action, site.elements) == ("moved", (8 * 12 * 13, 2 * 6 * 7))
+    assert sorted(outcome.ops) == ["Add", "Conv", "Sigmoid", "Sigmoid"]
+
+
+def test_a_map_that_would_cost_as_much_is_not_made(check: Any) -> None:
+    """With the constants that it reads, a map of half the elements costs the same."""
+    model = conv_model(check, per_group=(4, 2), size=12, attributes="pads = [1, 1, 1, 1]", where="front")
+    assert check(model).kept("NF122").kind == "batchnorm"
+
+
+def test_a_map_goes_through_a_global_pool_into_a_bias(check: Any) -> None:
+    model = check.model(
+        """g (float[N, 4, 8, 8] x) => (float[N, 3] y) {
+            r = Sigmoid (x) n = BatchNormalization (r, s, b, m, v)
+            c = Conv <pads = [1, 1, 1, 1]> (n, w)
+            p = GlobalAveragePool (c) f = Flatten (p) y = Gemm (f, u) }""",
+        check.weights(w=(6, 4, 3, 3), u=(6, 3)) | check.batchnorm(4),
+    )
+    check(model).gone("Sigmoid", "Conv", "GlobalAveragePool", "Flatten", "Gemm")
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_padding_of_a_dynamic_axis_bars_the_shift(check: Any, axis: int) -> None:
+    model = conv_model(
+        check, per_group=(8, 1), size=12, attributes="strides = [2, 2], pads = [1, 1, 1, 1]", where="front"
+    )
+    model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "S"
+    check(model).kept("NF116")
+
+
+def test_an_axis_without_padding_may_be_dynamic(harness: Any) -> None:
+    node = harness.one(
+        "g (double[N, 2, 6, S] x) => (double[N, 3, A, B] y) { y = Conv <pads = [1, 0, 1, 0]> (x, w) }",
+        harness.weights(0, w=(3, 2, 3, 3)),
+    )
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 2, 6, 5))}
+    left = node.forward(harness.affine(0, (1, 2, 1, 1), (1,)), inputs).affines[0]
+    assert left.shift.shape == (1, 3, 6, 1)

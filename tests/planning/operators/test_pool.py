@@ -114,19 +114,33 @@ def test_average_pool_shift(harness, attributes, way):
     getattr(node, way)(harness.affine(1, (1, 3, 1), (1,)), {"x": _input()})
 
 
-@_WAYS
+_COUNTED = "kernel_shape = [3], pads = [1, 1], count_include_pad = 1"
+_COUNTED_SAME = 'kernel_shape = [3], auto_pad = "SAME_UPPER", count_include_pad = 1'
+_OVERHANGING = "kernel_shape = [2], strides = [2], ceil_mode = 1"
+
+
 @pytest.mark.parametrize(
-    ("attributes", "size"),
+    ("attributes", "size", "way"),
     [
-        ("kernel_shape = [3], pads = [1, 1], count_include_pad = 1", "7"),
-        ('kernel_shape = [3], auto_pad = "SAME_UPPER", count_include_pad = 1', "7"),
-        ("kernel_shape = [2], strides = [2], ceil_mode = 1", "7"),
-        ("kernel_shape = [2], strides = [2], ceil_mode = 1", "H"),
+        (_COUNTED, "7", "backward"),
+        (_COUNTED, "H", "forward"),
+        (_COUNTED_SAME, "7", "backward"),
+        (_OVERHANGING, "7", "backward"),
+        (_OVERHANGING, "7", "forward"),
+        (_OVERHANGING, "H", "forward"),
     ],
 )
 def test_average_pool_shift_that_padding_would_miss(harness, attributes, size, way):
     with harness.refused("NF116"):
         getattr(_pool(harness, f"AveragePool <{attributes}>", size), way)(Affine.of(1.0, 1.0, rank=3))
+
+
+@pytest.mark.parametrize("attributes", [_COUNTED, _COUNTED_SAME, f"{_COUNTED}, strides = [2]"])
+def test_average_pool_that_counts_padding_leaves_a_map(harness, attributes):
+    node = _pool(harness, f"AveragePool <{attributes}>", size="7")
+    left = node.forward(harness.affine(1, (1, 3, 1), (1,)), {"x": _input()}).affines[0]
+    assert left.shift_axes == (1, 2)
+    assert left.scale_axes == (1,)
 
 
 def test_average_pool_before_it_said_what_it_counts(harness):

@@ -1,0 +1,62 @@
+"""Shifts that go forward to a sum and back from there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import pytest
+
+HEAD = """c = Conv <pads = [1, 1, 1, 1]> (x, w)
+    a = Conv (x, u) p = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (a)
+    n = BatchNormalization (p, s, b, m, v)"""
+
+
+def net(check: Any, body: str, *, outputs: str = "float[N, 4, A, B] y") -> onnx.ModelProto:
+    """A pooled branch with a BatchNormalization ``n`` behind it, whose shift the pool's padding bars."""
+    constants = check.weights(w=(4, 4, 3, 3), u=(4, 4, 1, 1)) | check.batchnorm(4)
+    return check.model(f"g (float[N, 4, H, W] x) => ({outputs}) {{ {HEAD} {body} }}", constants)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "t = Add (c, n) y = Sigmoid (t)",
+        "t = Add (n, c) y = Sigmoid (t)",
+        "t = Sub (c, n) y = Sigmoid (t)",
+        "t = Sub (n, c) y = Sigmoid (t)",
+        "d = Tanh (x) t = Sum (d, n, c) y = Sigmoid (t)",
+        "d = Tanh (x) r = Sub (d, n) t = Sub (c, r) y = Sigmoid (t)",
+    ],
+    ids=["add", "add from the left", "subtracted", "subtracted from", "of three", "through another sum"],
+)
+def test_the_other_branch_takes_it(check: Any, body: str) -> None:
+    assert check(net(check, body)).counts["BatchNormalization"] == 0
+
+
+def test_every_sum_that_reads_it_has_a_branch_of_its_own(check: Any) -> None:
+    body = "d = Conv (x, u) t = Add (c, n) k = Sub (d, n) y = Sigmoid (t) z = Tanh (k)"
+    outputs = "float[N, 4, A, B] y, float[N, 4, A, B] z"
+    assert check(net(check, body, outputs=outputs)).counts["BatchNormalization"] == 0
+
+
+def test_one_branch_cannot_take_it_for_two_sums(check: Any) -> None:
+    body = "t = Add (c, n) k = Sub (c, n) y = Sigmoid (t) z = Tanh (k)"
+    outputs = "float[N, 4, A, B] y, float[N, 4, A, B] z"
+    check(net(check, body, outputs=outputs)).kept("NF116")
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        ("t = Add (c, n) y = Sigmoid (t) z = Tanh (n)", "float[N, 4, A, B] y, float[N, 4, A, B] z"),
+        ("t = Add (c, n) y = Sigmoid (t)", "float[N, 4, A, B] y, float[N, 4, A, B] n"),
+        ("t = Add (c, n) y = Sigmoid (t) z = Tanh (c)", "float[N, 4, A, B] y, float[N, 4, A, B] z"),
+        ("d = Tanh (x) t = Add (d, n) y = Sigmoid (t)", "float[N, 4, A, B] y"),
+        ("t = Add (n, n) y = Sigmoid (t)", "float[N, 4, A, B] y"),
+    ],
+    ids=["another reader", "a graph output", "a branch that is read elsewhere", "no bias", "no other branch"],
+)
+def test_where_it_stays(check: Any, body: str, outputs: str) -> None:
+    outcome = check(net(check, body, outputs=outputs))
+    assert outcome.counts["BatchNormalization"] + outcome.counts["Add"] > body.count("Add")

@@ -1,0 +1,22 @@
+"""Shapes of every value, those of Constant nodes included."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from normfold.preparation.workspace import Workspace
+
+
+def test_constant_nodes_have_shapes() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 6] x) => (float[N, 2] y, float[N, 4] z) {
+            parts = Constant <value = int64[2] {2, 4}> ()
+            y, z = Split <axis = 1> (x, parts)
+        }"""
+    )
+    workspace = Workspace(ir.from_proto(model))
+    constant = next(iter(workspace.model.graph)).outputs[0]
+    assert workspace.dims(constant) == (2,)
+    assert workspace.shapes.dtype(constant) == ir.DataType.INT64
