@@ -77,6 +77,10 @@ def _cases(report: Report) -> Iterator[_Case]:
         numbers = f"e0 {phrases.number(row['e0'])}, e1 {phrases.number(row['e1'])}"
         numbers += f", bound {phrases.number(row['bound'])}"
         yield _Case("rounding", name, outcome, row["status"], f"{row['status']}: {numbers}")
+    if report.verification.located:
+        outcome = "failure" if report.exit == _FAILED else "error" if strict else "skipped"
+        found = report.verification.located
+        yield _Case("located", found["value"], outcome, "NF217", _neighbourhoods(found))
     for row in report.verification.providers:
         name = f"{row['model']} on {row['provider']}, optimizations {row['optimizations']}"
         ran = row["status"] == "ok"
@@ -104,6 +108,23 @@ def _site(site: Site, algebra: dict[str, Any], strict: bool) -> _Case:
     if strict and reason is not None:
         return _Case("sites", site.site, "error", "NF202", f"NF202: not proven: {reason}")
     return _Case("sites", site.site)
+
+
+def _neighbourhoods(found: dict[str, Any]) -> str:
+    """The first value where the models part, with the nodes around it in both."""
+    lines = [
+        f"NF217: {found['value']}: {phrases.number(found['error'])} apart where "
+        f"{phrases.number(found['bound'])} is allowed; in front of it agree "
+        f"{', '.join(found['agreeing']) or 'no values'}"
+    ]
+    for side in ("original", "folded"):
+        lines += [f"{side}:", *(_node_line(node) for node in found[side])]
+    return "\n".join(lines)
+
+
+def _node_line(node: dict[str, Any]) -> str:
+    mark = "> " if node["place"] == "here" else "  "
+    return f"{mark}{', '.join(node['outputs'])} = {node['operator']}({', '.join(node['inputs'])})"
 
 
 def _clean(text: str) -> str:

@@ -12,6 +12,7 @@ from normfold.reporting.report import Report
 Level = Literal["error", "warning", "note"]
 
 _LEVELS: dict[str, Level] = {"error": "error", "warn": "warning", "info": "note"}
+_LOCATED = "NF217"
 _CODED = re.compile(r"(NF\d{3}): (.*)", re.DOTALL)
 
 
@@ -44,7 +45,9 @@ def remarks(report: Report, *, kept: bool = True) -> Iterator[Remark]:
     for message in report.verification.messages:
         coded = _CODED.fullmatch(message)
         if coded is not None:
-            yield Remark(coded[1], "warning" if report.verification.verdict == "pass" else "error", coded[2])
+            level: Level = "warning" if report.verification.verdict == "pass" else "error"
+            site = report.verification.located.get("value") if coded[1] == _LOCATED else None
+            yield Remark(coded[1], level, coded[2], site)
     for site in report.sites if kept else ():
         if site.action == "kept" and site.code is not None:
             yield Remark(site.code, "note", f"{site.site} ({site.kind}) stays: {site.reason}", site.site)

@@ -22,6 +22,9 @@ docs/decisions/0003-rounding-bound.md."""
 ULPS = 4.0
 TOO_UNCERTAIN = 0.01
 
+HISTOGRAM_EDGES = tuple(float(f"{10.0 ** (half / 2):.4g}") for half in range(-10, 3))
+"""Ratios of an element's error to the bound: two to a power of ten, from 1e-5 to 10."""
+
 Status = Literal["pass", "fail", "uncertain", "nonfinite"]
 Values = Sequence[np.ndarray]
 """One output's values, one array per run."""
@@ -44,6 +47,8 @@ class Judgement:
         reason: one clause where the status is not ``pass``.
         flips: what became of the labels of a classifier, ``None`` for other outputs.
         at_floor: the bound is a few units in the last place, because rounding hardly moves the output.
+        counts: elements of each model by the ratio of their error to the bound: below the first of
+            ``HISTOGRAM_EDGES``, between two of them, and from the last on. Empty where there is no bound.
     """
 
     output: str
@@ -57,6 +62,7 @@ class Judgement:
     reason: str = ""
     flips: Flips | None = None
     at_floor: bool = False
+    counts: tuple[tuple[int, ...], ...] = ()
 
     def as_dict(self, provider: str, optimizations: bool, bound_from: str) -> dict[str, Any]:
         """The entry of the report; numbers that JSON cannot hold are ``None``."""
@@ -78,8 +84,13 @@ class Judgement:
             "status": self.status,
             **numbers,
             "bound_from": bound_from,
+            **({"histogram": self._histogram()} if self.counts else {}),
             **({"labels": dataclasses.asdict(self.flips)} if self.flips is not None else {}),
         }
+
+    def _histogram(self) -> dict[str, list[float] | list[int]]:
+        original, folded = self.counts
+        return {"edges": list(HISTOGRAM_EDGES), "original": list(original), "folded": list(folded)}
 
 
 def judge(
@@ -150,6 +161,7 @@ def judge(
         peak=peak,
         flips=flips,
         at_floor=bound <= floor,
+        counts=tuple(_counts(reference, values, masks, bound) for values in (original, folded)),
     )
     if max(e0, response) > TOO_UNCERTAIN * peak and e1 > floor:
         own = max(e0, response)
@@ -199,6 +211,17 @@ def _errors(reference: Values, values: Values, masks: Sequence[np.ndarray]) -> t
         squares += float(np.square(error).sum())
         count += error.size
     return largest, math.sqrt(squares / count) if count else 0.0
+
+
+def _counts(reference: Values, values: Values, masks: Sequence[np.ndarray], bound: float) -> tuple[int, ...]:
+    """Elements by the ratio of their error to the bound; see ``Judgement.counts``."""
+    counts = np.zeros(len(HISTOGRAM_EDGES) + 1, dtype=np.int64)
+    edges = bound * np.asarray(HISTOGRAM_EDGES)
+    for truth, value, mask in zip(reference, values, masks, strict=True):
+        error = np.abs(value.astype(np.float64)[mask] - truth[mask])
+        places = np.searchsorted(edges, error, side="right")
+        counts += np.bincount(places, minlength=len(counts))
+    return tuple(map(int, counts))
 
 
 def column(runs: Sequence[Mapping[str, np.ndarray]], output: str) -> list[np.ndarray]:

@@ -75,6 +75,38 @@ def failed(report: Report) -> Report:
     return report
 
 
+def _node(place: str, operator: str, inputs: list[str], output: str) -> dict[str, Any]:
+    return {"place": place, "operator": operator, "name": "", "inputs": inputs, "outputs": [output]}
+
+
+@pytest.fixture
+def parted(failed: Report) -> Report:
+    """The same, with the place where the models part, and how errors are distributed."""
+    failed.verification.messages.append("NF217: the models part at 'bn1'")
+    failed.verification.located = {
+        "value": "bn1",
+        "counterpart": "bn1",
+        "error": 0.5,
+        "bound": 1e-6,
+        "agreeing": [HOSTILE],
+        "original": [
+            _node("before", "Relu", ["x"], HOSTILE),
+            _node("here", "Conv", [HOSTILE, "w"], "c"),
+            _node("here", "BatchNormalization", ["c", "s"], "bn1"),
+        ],
+        "folded": [_node("here", "Conv", [HOSTILE, "v"], "bn1"), _node("behind", "Add", ["bn1"], "sum")],
+        "from": "run",
+        "saved": None,
+    }
+    edges = [1e-2, 1e-1, 1.0, 10.0]
+    failed.verification.rounding[0]["histogram"] = {
+        "edges": edges,
+        "original": [90, 9, 1, 0, 0],
+        "folded": [0, 50, 40, 7, 3],
+    }
+    return failed
+
+
 @pytest.fixture
 def unusable() -> Report:
     """A model that could not be read."""

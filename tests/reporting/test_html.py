@@ -10,6 +10,7 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from normfold.codes import CODES
@@ -50,7 +51,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.mark.parametrize("name", ["report", "failed", "unusable"])
+@pytest.mark.parametrize("name", ["report", "failed", "parted", "unusable"])
 def test_is_well_formed(name: str, request: pytest.FixtureRequest) -> None:
     assert "main" in Page(render_html(request.getfixturevalue(name))).tags
 
@@ -116,6 +117,38 @@ def test_errors_without_numbers(report: Report) -> None:
     assert "Rounding error" not in render_html(report)
 
 
+def columns(svg: str, model: str) -> list[tuple[float, float]]:
+    """Left edge and height of each column."""
+    pattern = rf'<rect class="{model}" x="([\d.]+)" y="[\d.]+" width="[\d.]+" height="([\d.]+)"'
+    return [(float(x), float(height)) for x, height in re.findall(pattern, svg)]
+
+
+def test_distribution_of_errors(parted: Report) -> None:
+    (svg,) = re.findall(r'<svg class="histogram".*?</svg>', render_html(parted), re.DOTALL)
+    assert 'aria-label="original: 0 of 100 elements beyond the bound; folded: 10 of 100 elements' in svg
+    original, folded = columns(svg, "original"), columns(svg, "folded")
+    assert [x for x, _ in original] == [1.0, 65.0, 129.0]
+    assert [x for x, _ in folded] == [65.0, 129.0, 193.0, 257.0]
+    heights = [height for _, height in original]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] / heights[2] == pytest.approx(np.log(91) / np.log(2), rel=0.02)
+    assert 'class="bound" d="M192.0 0' in svg
+    assert "<title>folded: 7 from 1 to 10 of the bound</title>" in svg
+
+
+def test_without_a_place_nothing_is_said_of_one(failed: Report) -> None:
+    assert "Where the models part" not in render_html(failed)
+
+
+def test_place_where_the_models_part(parted: Report) -> None:
+    text = render_html(parted)
+    card = text.partition("Where the models part")[2].partition("<h2>")[0]
+    pictures = re.findall(r"<svg.*?</svg>", card, re.DOTALL)
+    assert [picture.count("<rect") for picture in pictures] == [3, 2]
+    assert [picture.count('class="site"') for picture in pictures] == [2, 1]
+    assert "<dt>Apart</dt><dd>0.5</dd>" in card and "<dt>Allowed</dt><dd>1e-06</dd>" in card
+
+
 def test_is_made_for_phones_and_both_colour_schemes(report: Report) -> None:
     text = render_html(report)
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
@@ -134,8 +167,8 @@ def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 class TestInChromium:
     @pytest.mark.parametrize("width", [320, 390, 1280])
-    def test_page_is_no_wider_than_the_screen(self, report: Report, tmp_path: Path, width: int) -> None:
-        page = render_html(report).replace("<details ", "<details open ")
+    def test_page_is_no_wider_than_the_screen(self, parted: Report, tmp_path: Path, width: int) -> None:
+        page = render_html(parted).replace("<details ", "<details open ")
         frame = tmp_path / "frame.html"
         frame.write_text(
             f'<!DOCTYPE html><iframe width="{width}" height="900" style="border:0" srcdoc="{escape(page)}" '
@@ -147,7 +180,7 @@ class TestInChromium:
         found = re.search(r"<title>(\d+) (\d+)</title>", dom)
         assert found is not None
         assert int(found[1]) <= width
-        assert int(found[2]) == 2
+        assert int(found[2]) == 5
 
     @pytest.mark.parametrize("width", [500, 1280])
     def test_screenshot(self, report: Report, tmp_path: Path, width: int) -> None:

@@ -76,3 +76,12 @@ def test_batch_has_one_suite_per_model(report: Report, unusable: Report) -> None
 
 def test_time(report: Report) -> None:
     assert rendered(report).get("time") == "1.250"
+
+
+def test_place_where_the_models_part(parted: Report) -> None:
+    (case,) = [c for c in rendered(parted).iter("testcase") if c.get("classname", "").endswith("located")]
+    (failure,) = case
+    assert case.get("name") == "bn1" and failure.tag == "failure" and failure.get("type") == "NF217"
+    lines = (failure.text or "").splitlines()
+    assert lines[0].startswith("NF217: bn1: 0.5 apart where 1e-06 is allowed; in front of it agree a|b[0]")
+    assert "> bn1 = BatchNormalization(c, s)" in lines and "  sum = Add(bn1)" in lines

@@ -101,3 +101,9 @@ def test_absolute_path_below_the_working_folder_is_relative(
     monkeypatch.chdir(tmp_path)
     report.inputs[0]["path"] = str(tmp_path / "sub" / "m.onnx")
     assert rendered(report)["artifacts"][0]["location"]["uri"] == "sub/m.onnx"
+
+
+def test_place_where_the_models_part_is_a_logical_location(parted: Report) -> None:
+    (result,) = [found for found in rendered(parted)["results"] if found["ruleId"] == "NF217"]
+    (location,) = result["locations"][0]["logicalLocations"]
+    assert location == {"fullyQualifiedName": "bn1", "kind": "value"}

@@ -98,3 +98,20 @@ def test_optimised_original_errs_for_the_optimised_fold() -> None:
     judged = judge("y", [truth], [exact], [off], optimised=2 * ULP)
     assert judged.status == "pass" and judged.e0 == 2 * ULP
     assert judge("y", [truth], [exact], [exact + np.float32(9 * ULP)], optimised=2 * ULP).status == "fail"
+
+
+def test_elements_are_counted_by_their_error_relative_to_the_bound() -> None:
+    """The bound is 4·2⁻¹⁰: errors of 0, 1/4, 1/2 and twice the bound."""
+    truth, step = np.ones(4), 2.0**-10
+    original = (truth + step * np.array([0, 1, 0, 0])).astype(np.float32)
+    folded = (truth + step * np.array([0, 1, 2, 8])).astype(np.float32)
+    row = judge("y", [truth], [original], [folded]).as_dict("cpu", False, "float64")
+    edges = row["histogram"]["edges"]
+    assert edges[0] == 1e-5 and edges[-1] == 10.0 and 1.0 in edges and len(edges) == 13
+
+    def spread(counts: list[int]) -> dict[float, int]:
+        """Counts by the lower edge."""
+        return {edge: count for edge, count in zip([0.0, *edges], counts, strict=True) if count}
+
+    assert spread(row["histogram"]["original"]) == {0.0: 3, 0.1: 1}
+    assert spread(row["histogram"]["folded"]) == {0.0: 1, 0.1: 1, 0.3162: 1, 1.0: 1}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normfold.reporting import phrases
+from normfold.reporting.html.histogram import histogram
 from normfold.reporting.html.text import printed
 
 _MOST_ROWS = 60
@@ -34,7 +35,8 @@ def errors_chart(rows: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> s
         f'<p class="legend small"><span><i class="original"></i>{printed(names[0])}</span>'
         f'<span><i class="folded"></i>{printed(names[1])}</span>'
         '<span><i class="bound"></i>bound</span>'
-        '<span class="muted">each bar reaches from the root mean square to the largest error</span></p>'
+        '<span class="muted">each bar reaches from the root mean square to the largest error; below it, '
+        "elements by their error relative to the bound</span></p>"
     )
     body = "".join(_scale_row(row, scale, names) for row in drawn[:_MOST_ROWS])
     if len(drawn) > _MOST_ROWS:
@@ -88,6 +90,7 @@ def _scale_row(row: Mapping[str, Any], scale: _Scale, names: tuple[str, str]) ->
         f'<span class="pill {style}">{printed(row["status"])}</span></p>'
         f'<div class="scale" role="img" aria-label="{printed(numbers)}">{bars}</div>'
         f'<p class="muted small">{printed(numbers)}</p>'
+        + (histogram(row["histogram"], names) if row.get("histogram") else "")
     )
 
 

@@ -10,6 +10,7 @@ from normfold.reporting import phrases
 from normfold.reporting.html.charts import errors_chart, timing_chart
 from normfold.reporting.html.diagram import draw
 from normfold.reporting.html.heatmap import heat_map, layer_plots
+from normfold.reporting.html.located import located_card
 from normfold.reporting.html.style import STYLE
 from normfold.reporting.html.text import printed
 from normfold.reporting.report import Report, Site, SiteGraph
@@ -54,6 +55,7 @@ class _Part:
         report = self._report
         yield from self._head()
         yield from self._remarks()
+        yield from self._located()
         yield from self._consistency()
         yield from self._measurements()
         yield from self._rounding()
@@ -93,6 +95,12 @@ class _Part:
         if lines or proof:
             items = "".join(f"<li>{printed(line)}</li>" for line in [*([proof] if proof else []), *lines])
             yield f'<h2>What was found</h2><div class="card"><ul>{items}</ul></div>'
+
+    def _located(self) -> Iterator[str]:
+        found = self._report.verification.located
+        if found:
+            names = phrases.model_names(self._report)
+            yield f"<h2>Where the models part</h2>{located_card(found, names, self._prefix)}"
 
     def _consistency(self) -> Iterator[str]:
         layers = self._report.consistency.get("layers", [])

@@ -47,6 +47,11 @@ svg .target rect { fill: var(--target); stroke: var(--target-line); }
 svg .changed rect { fill: var(--changed); stroke: var(--changed-line); }
 svg .input rect { stroke-dasharray: 4 3; }
 svg path { fill: none; stroke: var(--muted); stroke-width: 1.3; }
+svg.histogram { width: 100%; max-width: 30rem; margin: .2rem 0 1rem; }
+svg.histogram rect { stroke: none; }
+svg.histogram .original { fill: var(--original); } svg.histogram .folded { fill: var(--folded); }
+svg.histogram .bound { stroke: var(--fail); stroke-width: 2; }
+svg.histogram text { font-size: 9px; fill: var(--muted); }
 svg marker path { fill: var(--muted); stroke: none; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1rem; }
 .legend i { display: inline-block; width: .9rem; height: .9rem; border-radius: .2rem; vertical-align: -.1rem;
