@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("left", "peers", "scaling")
+NAMES = ("conversion", "left", "peers", "scale", "scaling")
 
 
 def main() -> int:
