@@ -168,7 +168,7 @@ def kinds(module: Module) -> set[str]:
 def allows(export: Export, module: Module, found: Norm, form: str, proto: onnx.ModelProto) -> bool:
     """Whether a form exists for a norm at the opset that the folded model has."""
     opset = next(o.version for o in proto.opset_import if o.domain == "")
-    if found.kind not in ("groupnorm", "instancenorm") or module.spelling.channels_last or found.unbiased:
+    if found.kind not in ("groupnorm", "instancenorm") or found.unbiased:
         return False
     if form == "layernorm":
         return opset >= 17 and not export.dynamic
