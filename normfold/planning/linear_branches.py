@@ -63,6 +63,12 @@ class Branch:
         return any(node.op_type == "Conv" for node in self.nodes)
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether every output element reads the input elements of its own place."""
+        spatial = (*self.shape[2:], *self.strides)
+        return all(size == 1 for size in spatial) and not any((*self.begin, *self.end))
+
+    @property
     def extents(self) -> tuple[int, ...]:
         return tuple((k - 1) * d + 1 for k, d in zip(self.shape[2:], self.dilations, strict=True))
 
@@ -175,8 +181,8 @@ def is_private(value: ir.Value) -> bool:
 def readings(value: ir.Value, workspace: Workspace) -> Iterator[tuple[ir.Value, Branch]]:
     """The ways to read a value as a branch: what it reads, and how. Any value is an identity of itself.
 
-    ``Conv``, ``AveragePool``, an affine, or an affine behind one of them, with or without a Pad in front.
-    What a merge removes has no other reader.
+    ``Conv``, ``AveragePool``, an affine, or an affine behind one of them, with or without a Pad and a 1×1
+    Conv in front. What a merge removes has no other reader.
     """
     yield from _identity(value, workspace)
     node = value.producer()
@@ -220,7 +226,57 @@ def _linear(node: ir.Node, workspace: Workspace) -> Iterator[tuple[ir.Value, Bra
     view = NodeView(node, workspace)
     branch = {"Conv": _conv, "AveragePool": _pool}.get(node.op_type, lambda _: None)(view)
     if branch is not None:
-        yield _with_pad(x, branch, workspace)
+        x, branch = _with_pad(x, branch, workspace)
+        yield x, branch
+        yield from _behind_pointwise(x, branch, workspace)
+
+
+def _behind_pointwise(x: ir.Value, branch: Branch, workspace: Workspace) -> Iterator[tuple[ir.Value, Branch]]:
+    """The branch and the 1×1 Conv that makes what it reads, as one.
+
+    Padding stands between the two: its zeros are what a 1×1 Conv without a bias makes of zeros.
+    """
+    node = x.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Conv" and is_private(x) else None
+    inner = None if source is None or node is None else _conv(NodeView(node, workspace))
+    if source is None or inner is None or not inner.is_pointwise:
+        return
+    if inner.bias.any() and any((*branch.begin, *branch.end)):
+        return
+    yield source, _composed(inner, branch)
+
+
+def _composed(inner: Branch, outer: Branch) -> Branch:
+    """``outer(inner(x))`` where ``inner`` is pointwise: M channels lie between the two."""
+    groups = math.gcd(inner.groups, outer.groups)
+    middle, out = inner.shape[0], outer.shape[0]
+
+    def blocks() -> tuple[Array64, Array64]:
+        """[G, O/G, M/G, *k] and [G, M/G, Cin/G]."""
+        second, first = _regrouped(outer, groups), _regrouped(inner, groups)
+        return second.reshape(groups, out // groups, *second.shape[1:]), first.reshape(
+            groups, middle // groups, -1
+        )
+
+    def kernel() -> Array64:
+        second, first = blocks()
+        product = np.einsum("gom...,gmc->goc...", second, first)
+        return product.reshape(out, *product.shape[2:])
+
+    bias = outer.bias
+    if inner.bias.any():
+        second, _ = blocks()
+        sums = second.reshape(groups, out // groups, middle // groups, -1).sum(3)
+        bias = bias + np.einsum("gom,gm->go", sums, inner.bias.reshape(groups, -1)).reshape(-1)
+    return replace(
+        outer,
+        nodes=(*inner.nodes, *outer.nodes),
+        shape=(out, inner.channels[0] // groups, *outer.shape[2:]),
+        kernel=kernel,
+        bias=bias,
+        groups=groups,
+        multiplies=outer.multiplies + inner.multiplies * middle / out * math.prod(outer.strides),
+    )
 
 
 def _with_pad(x: ir.Value, branch: Branch, workspace: Workspace) -> tuple[ir.Value, Branch]:

@@ -112,6 +112,15 @@ def sums(draw: st.DrawFn) -> tuple[str, dict[str, np.ndarray], int]:
             f"strides = {numbers([stride] * rank)}> ({x})"
         )
 
+    def serial(x: str) -> str:
+        """A 1×1 Conv and a branch over what it makes."""
+        groups = draw(st.sampled_from([1, 2, CHANNELS]))
+        inputs = f"{x}, {weight(CHANNELS, CHANNELS // groups, *[1] * rank)}"
+        if draw(st.booleans()):
+            inputs += f", {weight(CHANNELS)}"
+        inner = text.value(f"Conv <group = {groups}> ({inputs})")
+        return draw(st.sampled_from([conv, pool]))(inner)
+
     def batchnorm(x: str) -> str:
         statistics = [weight(CHANNELS) for _ in range(3)]
         variance = text.constant(rng.uniform(0.1, 1.0, CHANNELS).astype(np.float32))
@@ -121,7 +130,7 @@ def sums(draw: st.DrawFn) -> tuple[str, dict[str, np.ndarray], int]:
         factor = rng.uniform(0.5, 2.0, draw(st.sampled_from([(), (CHANNELS, *[1] * rank)])))
         return text.value(f"Mul ({x}, {text.constant(factor.astype(np.float32))})")
 
-    kinds = [conv, conv, pool] if stride > 1 else [conv, conv, pool, lambda x: x, batchnorm]
+    kinds = [conv, conv, pool, serial] if stride > 1 else [conv, conv, pool, serial, lambda x: x, batchnorm]
     operands = [conv("x")]
     for _ in range(draw(st.integers(1, 3))):
         branch = draw(st.sampled_from(kinds))("x")
@@ -236,12 +245,41 @@ class TestMerges:
                 "t = Add (a, c)",
                 id="pool",
             ),
+            pytest.param(
+                "n = Conv (x, n6) c = Conv <pads = [1, 1, 1, 1]> (n, w6) t = Add (a, c)", id="behind a 1×1"
+            ),
+            pytest.param(
+                "n = Conv (x, u) c = AveragePool <kernel_shape = [3, 3], count_include_pad = 1, "
+                "pads = [1, 1, 1, 1]> (n) t = Add (a, c)",
+                id="pool behind a 1×1",
+            ),
+            pytest.param(
+                "n = Conv <group = 2> (x, g2) c = Conv <group = 4, pads = [1, 1, 1, 1]> (n, d) "
+                "t = Add (a, c)",
+                id="depthwise behind a grouped 1×1",
+            ),
             pytest.param('c = Conv <auto_pad = "SAME_LOWER"> (x, w) t = Add (a, c)', id="auto_pad"),
             pytest.param("q = Add (a, x) t = Add (x, q)", id="x twice"),
         ],
     )
     def test_two_branches(self, check: Any, body: str) -> None:
-        check(net(check, f"{CONV} {body} y = Sigmoid (t)")).gone("Conv", "Sigmoid")
+        more = {"n6": (6, 4, 1, 1), "w6": (4, 6, 3, 3), "g2": (4, 2, 1, 1)}
+        check(net(check, f"{CONV} {body} y = Sigmoid (t)", **more)).gone("Conv", "Sigmoid")
+
+    def test_a_bias_between_two_convs_without_padding(self, check: Any) -> None:
+        body = "a = Conv (x, w) n = Conv (x, u, h) c = Conv (n, k) t = Add (a, c) y = Sigmoid (t)"
+        check(net(check, body, h=(4,), k=(4, 4, 3, 3))).gone("Conv", "Sigmoid")
+
+    def test_a_bias_in_front_of_padding_keeps_the_two_apart(self, check: Any) -> None:
+        body = (
+            f"{CONV} n = Conv (x, u, h) c = Conv <pads = [1, 1, 1, 1]> (n, k) t = Add (a, c) y = Sigmoid (t)"
+        )
+        assert check(net(check, body, h=(4,), k=(4, 4, 3, 3))).counts["Conv"] == 3
+
+    def test_what_is_read_between_the_two_stays(self, check: Any) -> None:
+        body = f"{CONV} n = Conv (x, u) c = Conv <pads = [1, 1, 1, 1]> (n, k) t = Add (a, c) y = Sigmoid (t)"
+        model = net(check, f"{body} z = Tanh (n)", outputs="y z", k=(4, 4, 3, 3))
+        assert check(model).counts["Conv"] == 3
 
     def test_every_record_of_a_merged_normalisation_names_the_conv(self, check: Any) -> None:
         body = f"{CONV} c = BatchNormalization (x, s, b, m, v) t = Add (a, c) y = Sigmoid (t)"
