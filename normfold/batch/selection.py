@@ -87,14 +87,11 @@ def _models_of(argument: str, output: str | None) -> Iterator[Selected]:
     if is_url(argument):
         from normfold.loading.remote import list_models
 
-        listed = list_models(argument)
+        listed = list_models(argument, output)
         if listed is None:
-            yield Selected(argument, posixpath.basename(argument))
-        else:
-            inside = f"{output.rstrip('/')}/" if output is not None else None
-            for url, relative in listed:
-                if inside is None or not url.startswith(inside) or url == f"{inside}{relative}":
-                    yield Selected(url, relative)
+            listed = [(argument, posixpath.basename(argument))]
+        for url, relative in listed:
+            yield Selected(url, relative)
         return
     path = plain_path(argument)
     magic = _MAGIC.search(path)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import mmap
 import os
-import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import onnx
 import onnx_ir as ir
@@ -28,6 +29,7 @@ from normfold.scratch import ScratchFolder
 from normfold.urls import is_url, plain_path
 
 STREAM = "-"
+_TOO_LARGE = "the file is above the 2 GB limit of protobuf; such a model needs external data"
 _CHUNK = 1 << 20
 
 
@@ -37,7 +39,7 @@ class Loaded:
 
     Attributes:
         model: the model; external tensors are memory-mapped on first use.
-        path: the model file; for standard input and URLs a temporary copy that lives as long as this object.
+        path: the model file; for streams and URLs a temporary copy that lives as long as this object.
         name: how the user named it (``-`` for standard input).
         data_files: external data files in use, in order of first use.
         size: bytes of the model file and its data files together.
@@ -103,22 +105,38 @@ def load(source: str | os.PathLike[str]) -> Loaded:
     name = os.fspath(source)
     try:
         if name == STREAM:
-            return _load_stream()
+            return _load_stream(sys.stdin.buffer, name)
         if is_url(name):
             return _load_url(name)
-        return _load_file(Path(plain_path(name)), name)
+        path = Path(plain_path(name))
+        if _is_stream(path):
+            with _as_input_error(), path.open("rb") as stream:
+                return _load_stream(stream, name)
+        return _from_file(path, name, parse(path), path.parent.absolute(), None)
     except InputError as error:
         if str(error).startswith(f"{name}: "):
             raise
         raise InputError(f"{name}: {error}", code=error.code) from error
 
 
-def _load_stream() -> Loaded:
+def _is_stream(path: Path) -> bool:
+    """Whether what lies there can be read once only, such as a pipe."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _load_stream(stream: BinaryIO, name: str) -> Loaded:
     spool = ScratchFolder()
-    path = spool.path / "stdin.onnx"
+    path = spool.path / "stream.onnx"
     with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
-    return _from_file(path, STREAM, parse(path), None, spool)
+        while chunk := stream.read(_CHUNK):
+            file.write(chunk)
+            if file.tell() > PROTOBUF_LIMIT:
+                raise InputError(_TOO_LARGE, code="NF902")
+    return _from_file(path, name, parse(path), None, spool)
 
 
 def _load_url(url: str) -> Loaded:
@@ -144,10 +162,6 @@ def _load_url(url: str) -> Loaded:
     return _from_file(path, url, proto, spool.path, spool)
 
 
-def _load_file(path: Path, name: str) -> Loaded:
-    return _from_file(path, name, parse(path), path.parent.absolute(), None)
-
-
 def _from_file(
     path: Path, name: str, proto: onnx.ModelProto, folder: Path | None, spool: ScratchFolder | None
 ) -> Loaded:
@@ -162,25 +176,26 @@ def parse(path: Path) -> onnx.ModelProto:
     Raises:
         InputError: NF901 if it cannot be read, NF902 if it is not a binary ONNX protobuf.
     """
+    with _as_input_error(), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError
+        if status.st_size == 0:
+            raise InputError("the file is empty", code="NF901")
+        if status.st_size > PROTOBUF_LIMIT:
+            raise InputError(_TOO_LARGE, code="NF902")
+        with (
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as content,
+        ):
+            return _decode(content)
+
+
+@contextlib.contextmanager
+def _as_input_error() -> Iterator[None]:
+    """Turns what the operating system says into one line."""
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError
-            if not stat.S_ISREG(status.st_mode):
-                return _decode(file.read())
-            if status.st_size == 0:
-                raise InputError("the file is empty", code="NF901")
-            if status.st_size > PROTOBUF_LIMIT:
-                raise InputError(
-                    "the file is above the 2 GB limit of protobuf; such a model needs external data",
-                    code="NF902",
-                )
-            with (
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-                memoryview(mapped) as content,
-            ):
-                return _decode(content)
+        yield
     except FileNotFoundError:
         raise InputError("no such file", code="NF901") from None
     except IsADirectoryError:

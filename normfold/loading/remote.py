@@ -18,8 +18,10 @@ from typing import Any
 
 from normfold.errors import InputError, MissingDependency, NormfoldError, OutputError
 from normfold.loading.messages import one_line
+from normfold.urls import is_url
 
 _CHUNK = 1 << 20
+_MAGIC = re.compile(r"[*?\[]")
 _SUFFIX = ".normfold-tmp"
 
 
@@ -142,11 +144,12 @@ def remote_file(url: str) -> RemoteFile:
     return RemoteFile(url, str(path), system)
 
 
-def list_models(url: str) -> list[tuple[str, str]] | None:
-    """Lists the ``.onnx`` files of a folder or a pattern.
+def list_models(url: str, output: str | None) -> list[tuple[str, str]] | None:
+    """Lists the ``.onnx`` files of a folder or a pattern, but for hidden ones and for earlier results.
 
     Args:
         url: a folder, a pattern, or a file.
+        output: where results go, ``None`` if nowhere.
 
     Returns:
         URL of each file, and its path relative to the folder or to the fixed part of the pattern, in order;
@@ -154,24 +157,28 @@ def list_models(url: str) -> list[tuple[str, str]] | None:
 
     Raises:
         InputError: NF901.
+        MissingDependency: as ``remote_file``.
     """
     place = remote_file(url)
-    system = place._system
+    results = remote_file(output).path.rstrip("/") if output is not None and is_url(output) else None
+    system, magic = place._system, _MAGIC.search(url)
     with as_input_error(url):
-        magic = re.search(r"[*?\[]", place.path)
         if magic is not None and not system.isfile(place.path):
-            root = posixpath.dirname(place.path[: magic.start()])
+            base = posixpath.dirname(url[: magic.start()])
             found = [path for path in system.glob(place.path) if system.isfile(path)]
         elif system.isdir(place.path):
-            root = place.path.rstrip("/")
-            found = [path for path in system.find(root) if path.lower().endswith(".onnx")]
+            base = url.rstrip("/")
+            found = system.find(place.path)
         else:
             return None
+        root = remote_file(base).path.rstrip("/")
     listed = []
     for path in sorted(map(str, found)):
-        relative = posixpath.relpath(path, root or "/")
-        if not any(part.startswith(".") for part in relative.split("/")):
-            listed.append((str(system.unstrip_protocol(path)), relative))
+        relative = path[len(root) + 1 :]
+        hidden = any(part.startswith(".") for part in relative.split("/"))
+        earlier = results is not None and path.startswith(f"{results}/") and path != f"{results}/{relative}"
+        if path.lower().endswith(".onnx") and not hidden and not earlier:
+            listed.append((f"{base}/{relative}", relative))
     return listed
 
 
