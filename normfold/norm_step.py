@@ -56,7 +56,6 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger,
                 Site(name, "groupnorm", "kept", code=found.code, reason=found.reason, nodes=operators)
             )
             step.settled.add(found.node)
-            step.settled.add(found.node)
         elif not any(is_kept(node, options.keep) for node in found.nodes):
             norms.append(found)
     choices = _choices(norms, workspace, options, judge)
