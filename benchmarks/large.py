@@ -55,21 +55,21 @@ class _Builder:
         return self.node("BatchNormalization", x, *names)
 
 
-def largest_bytes() -> int:
-    """Bytes of the largest tensor of every model."""
-    return VOCABULARY * WIDTH * FLOAT_BYTES
+def largest_bytes(vocabulary: int = VOCABULARY) -> int:
+    """Bytes of the largest tensor of a model."""
+    return vocabulary * WIDTH * FLOAT_BYTES
 
 
-def write(folder: Path, gigabytes: float) -> Path:
+def write(folder: Path, gigabytes: float, vocabulary: int = VOCABULARY) -> Path:
     """Writes a model with weights of about ``gigabytes`` · 10⁹ bytes.
 
-    An embedding (410 MB), then in turn a 3×3 Conv whose BatchNormalization goes into its weight (9 MB) and a
-    MatMul (67 MB) that no fold touches; in the end a MatMul of 410 MB with a BatchNormalization: what is
-    edited is large, too. All large weights are zero: a sparse file.
+    An embedding (410 MB with that ``vocabulary``), then in turn a 3×3 Conv whose BatchNormalization goes into
+    its weight (9 MB) and a MatMul (67 MB) that no fold touches; in the end a MatMul of the embedding's size
+    with a BatchNormalization: what is edited is large, too. All large weights are zero: a sparse file.
     """
     path = folder / f"large-{gigabytes:g}gb.onnx"
     build = _Builder(f"{path.name}.data")
-    table = build.external("embedding", (VOCABULARY, WIDTH))
+    table = build.external("embedding", (vocabulary, WIDTH))
     x = build.node("Gather", table, "tokens")
     pixels = "image"
     for block in range(10**6):
@@ -78,11 +78,11 @@ def write(folder: Path, gigabytes: float) -> Path:
         )
         pixels = build.node("Relu", build.batchnorm(pixels, CHANNELS))
         x = build.node("Tanh", build.node("MatMul", x, build.external(f"matmul{block}", (WIDTH, WIDTH))))
-        if build.size + largest_bytes() >= gigabytes * 1e9:
+        if build.size + largest_bytes(vocabulary) >= gigabytes * 1e9:
             break
     x = build.node("Reshape", x, build.inline("rows", np.array([-1, WIDTH])))
-    x = build.node("MatMul", x, build.external("head", (WIDTH, VOCABULARY)))
-    x = build.batchnorm(x, VOCABULARY)
+    x = build.node("MatMul", x, build.external("head", (WIDTH, vocabulary)))
+    x = build.batchnorm(x, vocabulary)
     graph = oh.make_graph(
         build.nodes,
         "large",
@@ -91,7 +91,7 @@ def write(folder: Path, gigabytes: float) -> Path:
             oh.make_tensor_value_info("image", TensorProto.FLOAT, ["N", CHANNELS, "H", "W"]),
         ],
         [
-            oh.make_tensor_value_info(x, TensorProto.FLOAT, ["NL", VOCABULARY]),
+            oh.make_tensor_value_info(x, TensorProto.FLOAT, ["NL", vocabulary]),
             oh.make_tensor_value_info(pixels, TensorProto.FLOAT, ["N", CHANNELS, "H", "W"]),
         ],
         build.tensors,
