@@ -18,6 +18,9 @@ ROUND_SECONDS = 0.01
 
 WARMUP_SECONDS = 0.2
 
+DEVICES = {"CUDAExecutionProvider": "cuda"}
+"""Where inputs and outputs stay between runs, by provider; elsewhere each run copies them."""
+
 
 @dataclass(frozen=True)
 class Times:
@@ -66,6 +69,7 @@ def time_pair(
     request = {
         "models": [str(model) for model in models],
         "provider": provider,
+        "device": DEVICES.get(provider),
         "feeds": str(feeds),
         "names": list(inputs),
         "threads": threads,

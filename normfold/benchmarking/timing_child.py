@@ -2,12 +2,13 @@
 
 Runs as a script. Standard input holds one JSON request, standard output takes one JSON answer:
 
-    ``{"models": [path, path], "provider": name, "feeds": file, "names": […], "threads": n, "rounds": n,
-    "warmup_seconds": s, "round_seconds": s}``
+    ``{"models": [path, path], "provider": name, "device": name or null, "feeds": file, "names": […],
+    "threads": n, "rounds": n, "warmup_seconds": s, "round_seconds": s}``
 
-``feeds`` is an ``.npz`` keyed ``arr_0``, ``arr_1``, …, in the order of the names; both models take the same
-arrays. The answer has ``ok``; where it is false, ``error`` is one line. Otherwise ``times``: seconds per run
-of either model in each round, ``runs_per_round`` and ``io_binding``.
+Inputs and outputs stay on ``device``, where there is one. ``feeds`` is an ``.npz`` keyed ``arr_0``, ``arr_1``,
+…, in the order of the names; both models take the same arrays. The answer has ``ok``; where it is false,
+``error`` is one line. Otherwise ``times``: seconds per run of either model in each round, ``runs_per_round``
+and ``io_binding``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 
 CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 _LONGEST_ROUND = 1000
 
 Run = Callable[[], object]
@@ -33,8 +33,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     with np.load(request["feeds"], allow_pickle=False) as stored:
         arrays = [stored[f"arr_{i}"] for i in range(len(stored.files))]
     arrays = [array.astype(object) if array.dtype.kind == "U" else array for array in arrays]
-    bound = request["provider"] == CUDA and all(array.dtype.kind != "O" for array in arrays)
-    runs = [_prepared(model, arrays, request, bound) for model in request["models"]]
+    device = request["device"] if all(array.dtype.kind != "O" for array in arrays) else None
+    runs = [_prepared(model, arrays, request, device) for model in request["models"]]
     slowest = max(_warm_up(run, request["warmup_seconds"]) for run in runs)
     count = max(1, min(_LONGEST_ROUND, round(request["round_seconds"] / slowest)))
     times: list[list[float]] = [[], []]
@@ -46,7 +46,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
             for _ in range(count):
                 runs[which]()
             times[which].append((time.perf_counter() - began) / count)
-    return {"times": times, "runs_per_round": count, "io_binding": bound}
+    return {"times": times, "runs_per_round": count, "io_binding": device is not None}
 
 
 def _warm_up(run: Run, seconds: float) -> float:
@@ -61,7 +61,7 @@ def _warm_up(run: Run, seconds: float) -> float:
     return best
 
 
-def _prepared(model: str, arrays: list[np.ndarray], request: dict[str, Any], bound: bool) -> Run:
+def _prepared(model: str, arrays: list[np.ndarray], request: dict[str, Any], device: str | None) -> Run:
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -72,14 +72,14 @@ def _prepared(model: str, arrays: list[np.ndarray], request: dict[str, Any], bou
     provider = request["provider"]
     providers = [provider] if provider == CPU else [provider, CPU]
     session = ort.InferenceSession(model, settings, providers=providers)
-    if not bound:
+    if device is None:
         feeds = dict(zip(request["names"], arrays, strict=True))
         return lambda: session.run(None, feeds)
     binding = session.io_binding()
     for name, array in zip(request["names"], arrays, strict=True):
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
     for output in session.get_outputs():
-        binding.bind_output(output.name, "cuda")
+        binding.bind_output(output.name, device)
 
     def run() -> None:
         session.run_with_iobinding(binding)

@@ -11,6 +11,7 @@ from normfold.reporting.report import Finding, Measurement, Report, Site
 
 _SITES_SHOWN = 3
 _LAYERS_SHOWN = 8
+_FALLBACKS_SHOWN = 5
 _ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
 
 
@@ -210,6 +211,18 @@ def providers(report: Report) -> list[str]:
             lines.append(f"{where}: {row['status']}" + (f" ({row['detail']})" if row.get("detail") else ""))
     for name, ran in levels.items():
         lines.append(f"onnxruntime ran on {name}, optimizations {' and '.join(dict.fromkeys(ran))}")
+    return lines + _fallbacks(report)
+
+
+def _fallbacks(report: Report) -> list[str]:
+    """One line for each run in which nodes went to other providers than the one asked for."""
+    lines = []
+    for row in report.verification.providers:
+        nodes = row.get("fallbacks") or []
+        if nodes:
+            where = f"{row['model']} on {row['provider']}, optimizations {row['optimizations']}"
+            named = ", ".join(nodes[:_FALLBACKS_SHOWN]) + (", …" if len(nodes) > _FALLBACKS_SHOWN else "")
+            lines.append(f"{where}: {len(nodes)} of {sum(row['assigned'].values())} nodes elsewhere: {named}")
     return lines
 
 

@@ -136,7 +136,10 @@ def _described(session: Session, provider: str) -> Outcome:
     if provider not in session.providers:
         outcome.status = "not assigned"
         outcome.detail = f"onnxruntime fell back to {', '.join(session.providers)}"
-    elif session.assigned and not assigned.get(provider):
+    elif not session.assigned:
+        outcome.status = "not assigned"
+        outcome.detail = f"onnxruntime {session.version} cannot say which nodes it was given"
+    elif not assigned.get(provider):
         outcome.status, outcome.detail = "not assigned", "it was given no node of the graph"
     return outcome
 

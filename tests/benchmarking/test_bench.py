@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from normfold.benchmarking import BenchOptions, bench
+from normfold.benchmarking import BenchOptions, bench, timing
 from normfold.benchmarking.timing import time_pair
 from normfold.errors import Inconclusive, InputError
 from normfold.verification.runtime import CPU, RuntimeCrashed, RuntimeRefused
@@ -197,3 +197,14 @@ class TestCommandLine:
 
     def test_two_streams(self, run: Any) -> None:
         assert run("bench", "-", "-")[0] == 2
+
+
+def test_inputs_and_outputs_stay_on_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The way that is taken on CUDA, on the device that is always there."""
+    monkeypatch.setitem(timing.DEVICES, CPU, "cpu")
+    (row,) = bench(chain(60), chain(4), BenchOptions(threads=1, rounds=9, batches=(64,))).measurements
+    assert row.io_binding and row.speedup > 1.5
+
+
+def test_cuda_binds_its_inputs_and_outputs() -> None:
+    assert timing.DEVICES == {"CUDAExecutionProvider": "cuda"}

@@ -1,0 +1,140 @@
+"""What is asked of a provider on a device, on a stand-in: the CPU provider under the name of CUDA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from normfold.reporting.report import Verification
+from normfold.verification import VerifyOptions, verify_models
+from normfold.verification.runtime import CPU, Runtime, Session
+from tests.verification.conftest import ConvBatchNorm
+
+pytest.importorskip("onnxruntime")
+
+CUDA = "CUDAExecutionProvider"
+
+
+class StandIn:
+    """Runs on the CPU what is meant for CUDA, with the assignment and the variation that a test wants.
+
+    Attributes:
+        assigned: nodes by provider that each session reports.
+        providers: what each session says it runs on.
+        variation: a run's first output element is off by this, differently in every run of the original.
+        opened: provider options of each session, in order.
+        runs: number of runs of each session.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.assigned: Mapping[str, Sequence[str]] = {CUDA: ["Conv:c"], CPU: ["Shape:s", "Gather:g"]}
+        self.providers: tuple[str, ...] = (CUDA, CPU)
+        self.variation = 0.0
+        self.opened: list[tuple[str, dict[str, str], bool]] = []
+        self.runs: dict[int, int] = {}
+        self._real_open, self._real_run = Runtime.open, Runtime.run
+        monkeypatch.setattr(
+            Runtime, "open", lambda runtime, *args, **named: self.open(runtime, *args, **named)
+        )
+        monkeypatch.setattr(Runtime, "run", lambda runtime, *args: self.run(runtime, *args))
+
+    def open(
+        self,
+        runtime: Runtime,
+        model: Path,
+        provider: str,
+        *,
+        optimize: bool,
+        options: Mapping[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> Session:
+        if provider != CUDA:
+            return self._real_open(runtime, model, provider, optimize=optimize)
+        session = self._real_open(runtime, model, CPU, optimize=optimize)
+        self.opened.append((model.stem, dict(options or {}), optimize))
+        self.runs[session.number] = 0
+        return dataclasses.replace(session, providers=self.providers, assigned=self.assigned)
+
+    def run(self, runtime: Runtime, session: Session, *args: Any) -> dict[str, np.ndarray]:
+        results = self._real_run(runtime, session, *args)
+        if session.number in self.runs:
+            self.runs[session.number] += 1
+            for array in results.values():
+                array.flat[0] += np.float32(self.variation * self.runs[session.number])
+        return results
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """The stand-in."""
+    return StandIn(monkeypatch)
+
+
+def verify(error: float = 0.0) -> Verification:
+    """Compares an honest fold, or one with a bias that is off by ``error``, on CUDA."""
+    case = ConvBatchNorm()
+    weight, bias = case.folded_constants()
+    return verify_models(
+        case.original(), case.folded(weight, bias + error), VerifyOptions(providers=("cuda",))
+    )
+
+
+def test_strict_runs_decide_and_tf32_stands_beside(cuda: StandIn) -> None:
+    found = verify()
+    assert found.verdict == "pass" and found.messages == []
+    assert {row["provider"] for row in found.rounding} == {"cuda"}
+    strict, relaxed = {"use_tf32": "0"}, {"use_tf32": "1"}
+    assert [options for _, options, _ in cuda.opened] == [strict] * 4 + [relaxed] * 2
+    assert [optimize for *_, optimize in cuda.opened] == [False, False, True, True, True, True]
+    beside = [row for row in found.providers if "tf32" in row]
+    assert [row["model"] for row in beside] == ["original", "folded"]
+
+
+def test_nodes_that_fell_back_are_listed(cuda: StandIn) -> None:
+    for row in verify().providers:
+        assert row["assigned"] == {CUDA: 1, CPU: 2}
+        assert row["fallbacks"] == ["Shape:s", "Gather:g"]
+
+
+@pytest.mark.parametrize(
+    ("assigned", "reason"),
+    [
+        ({CPU: ["Conv:c"]}, "it was given no node of the graph"),
+        ({}, "cannot say which nodes it was given"),
+    ],
+)
+def test_without_a_node_for_certain_it_is_inconclusive(
+    cuda: StandIn, assigned: dict[str, list[str]], reason: str
+) -> None:
+    cuda.assigned = assigned
+    found = verify()
+    assert found.verdict == "inconclusive"
+    assert found.messages[0].startswith("NF204: cuda was not exercised: ") and reason in found.messages[0]
+
+
+def test_silent_fall_back_of_a_session_is_inconclusive(cuda: StandIn) -> None:
+    cuda.providers = (CPU,)
+    found = verify()
+    assert found.verdict == "inconclusive"
+    assert found.messages[0] == f"NF204: cuda was not exercised: onnxruntime fell back to {CPU}"
+
+
+def test_original_runs_three_times_and_its_variation_widens_the_bound(cuda: StandIn) -> None:
+    assert verify(error=3e-3).verdict == "fail"
+    cuda.variation = 1e-3
+    found = verify(error=3e-3)
+    assert found.verdict == "pass"
+    # Run by run the original is off by one step more; the last is the second repetition of the first.
+    inputs = len(found.inputs["runs"])
+    assert max(cuda.runs.values()) == inputs + 2
+    assert found.rounding[0]["bound"] == pytest.approx(4 * 1e-3 * (inputs + (inputs + 1)), rel=0.01)
+
+
+def test_variation_does_not_hide_a_larger_error(cuda: StandIn) -> None:
+    cuda.variation = 1e-4
+    assert verify(error=3e-3).verdict == "fail"
