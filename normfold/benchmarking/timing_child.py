@@ -5,10 +5,10 @@ Runs as a script. Standard input holds one JSON request, standard output takes o
     ``{"models": [path, path], "provider": name, "device": name or null, "feeds": file, "names": […],
     "threads": n, "rounds": n, "warmup_seconds": s, "round_seconds": s}``
 
-Inputs and outputs stay on ``device``, where there is one. ``feeds`` is an ``.npz`` keyed ``arr_0``, ``arr_1``,
-…, in the order of the names; both models take the same arrays. The answer has ``ok``; where it is false,
-``error`` is one line. Otherwise ``times``: seconds per run of either model in each round, ``runs_per_round``
-and ``io_binding``.
+Inputs and outputs stay on ``device``, where there is one. ``feeds`` is an ``.npz`` keyed ``arr_0``,
+``arr_1``, …, in the order of the names; both models take the same arrays. The answer has ``ok``; where it is
+false, ``error`` is one line. Otherwise ``times``: seconds per run of either model in each round,
+``runs_per_round`` and ``io_binding``.
 """
 
 from __future__ import annotations
