@@ -44,11 +44,10 @@ GROUPNORM_CODES: tuple[Code, ...] = (
     ),
     Code(
         "NF406",
-        "another normalisation",
-        "A value is divided by a root of its mean square or variance, but not as GroupNorm, InstanceNorm, "
-        "LayerNorm or RMSNorm do.",
-        "Statistics are over samples, over channels that are no group, of another value, or something is "
-        "added first: no form computes that.",
+        "normalisation that has no other form",
+        "A value is divided by a root of a mean square or a variance, but over samples or other axes than "
+        "channels and positions, of another value, with another multiple of the mean, or behind an addition.",
+        "That is not what GroupNorm and InstanceNorm compute, so none of their forms equals it.",
         "Nothing: it stays as it is. If it was meant to be one of those, train it as that.",
     ),
 )

@@ -117,3 +117,12 @@ def test_operators_that_are_none_of_these(check: Checker, body: str, operator: s
     folded = fold_model(ir.from_proto(proto), FoldOptions(target="ort-cpu"))
     assert not folded.changed
     assert [(s.site, s.code, s.nodes) for s in folded.sites] == [("y", code, (operator,))]
+
+
+def test_an_operator_is_what_it_is(check: Checker) -> None:
+    """LayerNormalization over several axes has a scale for each element, and no other form."""
+    proto = model(check, "y = LayerNormalization <axis=2> (x, w)")
+    proto.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.arange(20, dtype=np.float32).reshape(4, 5), "w")
+    )
+    assert found_in(proto) == []

@@ -173,7 +173,7 @@ class _Attempt:
             for factor in self._reader.statistics.factors
         ):
             self.look_alike = LookAlike(self._seed, "NF401", self._divided)
-        elif self._missed is not None:
+        elif self._missed is not None and _key(self._seed) not in operators.READINGS:
             self.look_alike = LookAlike(self._seed, "NF406", self._missed)
         return None
 
