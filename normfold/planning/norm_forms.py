@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+import numpy as np
 import onnx_ir as ir
 
 from normfold.preparation.constants import FLOAT_TYPES
@@ -84,6 +85,12 @@ def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
         return "the type is not known"
     if dtype == ir.DataType.DOUBLE and form in ("instancenorm", "instancenorm-bn"):
         return "onnxruntime has no InstanceNormalization of float64"
+    if (
+        dtype == ir.DataType.DOUBLE
+        and form != "primitive"
+        and float(np.float32(norm.epsilon)) != norm.epsilon
+    ):
+        return "its epsilon is more precise than an attribute"
     if norm.groups == norm.channels and len(dims) < 3:
         return "every group is a single element"
     if norm.unbiased:

@@ -126,7 +126,7 @@ def _state_constants(
             if value in stated or not value.uses() or not constants.is_constant(value):
                 continue
             dtype = shapes.dtype(value)
-            is_float = dtype is None or dtype.is_floating_point()
+            is_float = (dtype is None or dtype.is_floating_point()) and not _scales_sizes(value)
             if is_float and _is_static(shapes.dims(value)):
                 continue
             array = constants.array(value, native=True)
@@ -142,6 +142,11 @@ def _state_constants(
     skeleton.state_shapes(scope, found_shapes)
     skeleton.state_constants(scope, found)
     return helps
+
+
+def _scales_sizes(value: ir.Value) -> bool:
+    """Whether sizes are multiplied by it: floating numbers that inference has to see."""
+    return any(reader.op_type in ("Resize", "Upsample") for reader, _ in value.uses())
 
 
 def _tells(value: ir.Value, shapes: Shapes, constants: Constants) -> bool:

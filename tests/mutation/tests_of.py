@@ -30,7 +30,8 @@ _WHOLE = [
     "tests/planning/test_walk.py",
     "tests/planning/test_refusals.py",
     "tests/test_traps.py",
-    "tests/rewriting",
+    "tests/rewriting/test_names.py",
+    "tests/rewriting/test_sharing.py",
     "tests/test_fuzz.py",
 ]
 

@@ -18,7 +18,7 @@ from tests.mutation.mutant import Mutant, Substitute
 from tests.mutation.tests_of import tests_of
 
 ROOT = Path(__file__).parents[2]
-MODELS = 40
+MODELS = 20
 """Models that call the changed function, at most."""
 
 
