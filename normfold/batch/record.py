@@ -1,5 +1,5 @@
 """What a batch remembers of each model that it has done: one small file per result, in a hidden folder of the
-output folder (docs/decisions/0007-many-models.md).
+output folder (docs/decisions/0008-many-models.md).
 
 A model is done if the record says so of the same bytes: the input and its external data, the options, the
 versions of the tools, and the result as it lies there now.
