@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("conversion", "left", "peers", "scale", "scaling")
+NAMES = ("conversion", "cuda", "left", "peers", "scale", "scaling")
 
 
 def main() -> int:

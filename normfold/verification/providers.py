@@ -53,6 +53,7 @@ class Outcome:
             "assigned": self.assigned,
             "fallbacks": self.fallbacks,
             "onnxruntime": self.version,
+            **({"spread": self.spread} if self.spread else {}),
         }
 
 
