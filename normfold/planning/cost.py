@@ -7,6 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from normfold.affine import Affine
+from normfold.planning.crossing import Crossing
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 
@@ -120,15 +121,24 @@ _SLOWER = {
 _RUN_TOGETHER = frozenset({"Conv", "Gemm"})
 
 
-def passes_of_edit(node: ir.Node, op_type: str | None) -> int:
-    """Elementwise passes that it costs when an activation becomes ``op_type``.
+# Their constants are read beside the value, so one that grows costs.
+_ELEMENTWISE = frozenset({"Add", "Clip", "Div", "Max", "Min", "Mul", "PRelu", "Relu", "Sub", "Sum"})
 
-    One behind a Conv or Gemm cost nothing before: runtimes run them as one kernel.
+
+def charge_edit(cost: Elements, node: ir.Node, crossing: Crossing, workspace: Workspace) -> None:
+    """Add to ``cost`` what an edited node costs more than before.
+
+    An activation behind a Conv or Gemm cost nothing before: runtimes run them as one kernel.
     """
-    slower = _SLOWER.get((node.op_type, op_type or ""), 0)
-    source = node.inputs[0] if slower else None
-    producer = None if source is None else source.producer()
-    fused = (
-        producer is not None and producer.op_type in _RUN_TOGETHER and len(producer.outputs[0].uses()) == 1
-    )
-    return slower + fused
+    slower = _SLOWER.get((node.op_type, crossing.op_type or ""), 0)
+    if slower:
+        source, output = node.inputs[0], node.outputs[0]
+        fused = source is not None and len(source.uses()) == 1 and _is_fusing(source.producer())
+        cost.add(workspace.dims(output), slower + fused, unknown=output.name or "?")
+    for constant in crossing.constants.values() if node.op_type in _ELEMENTWISE else ():
+        if sum(size > 1 for size in constant.shape) > 1:
+            cost.add(constant.shape)
+
+
+def _is_fusing(node: ir.Node | None) -> bool:
+    return node is not None and node.op_type in _RUN_TOGETHER

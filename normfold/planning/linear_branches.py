@@ -260,7 +260,7 @@ def _composed(inner: Branch, outer: Branch) -> Branch:
 
     def kernel() -> Array64:
         second, first = blocks()
-        product = np.einsum("gom...,gmc->goc...", second, first)
+        product: Array64 = np.einsum("gom...,gmc->goc...", second, first)
         return product.reshape(out, *product.shape[2:])
 
     bias = outer.bias

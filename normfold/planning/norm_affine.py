@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine
+from normfold.planning.cost import Elements, charge_edit
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.plan import Walk
 from normfold.planning.ranges import check_ranges
@@ -48,9 +49,13 @@ def find_norm_release(
         return None
     try:
         way = walk_forward(node.outputs[0], affine, workspace, table)
+        price = Elements()
         for reader, crossing in way.crossings.items():
             check_ranges(NodeView(reader, workspace), crossing)
+            charge_edit(price, reader, crossing, workspace)
     except Refused:
+        return None
+    if price.number != 0:
         return None
     constants = {
         slot: _filled(view, slot, value) for slot, value in ((_SCALE, 1.0), (_SHIFT, 0.0)) if view.has(slot)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements, is_bias, passes, passes_of_edit
-from normfold.planning.crossing import Crossing, Table
+from normfold.planning.cost import Elements, charge_edit, is_bias, passes
+from normfold.planning.crossing import Table
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
 from normfold.planning.sideways import walk_sideways
@@ -22,9 +22,6 @@ from normfold.refusal import Refused
 
 # What says least about a site: used only when no other refusal is at hand.
 _UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
-
-# Their constants are read beside the value, so one that grows costs.
-_ELEMENTWISE = frozenset({"Add", "Clip", "Div", "Max", "Min", "Mul", "PRelu", "Relu", "Sub", "Sum"})
 
 
 @dataclass(frozen=True)
@@ -204,18 +201,8 @@ class Planner:
             for node, affine in walk.composed.items():
                 self._charge_node(cost, node, affine)
             for node, crossing in walk.crossings.items():
-                self._charge_edit(cost, node, crossing)
+                charge_edit(cost, node, crossing, self._workspace)
         return cost
-
-    def _charge_edit(self, cost: Elements, node: ir.Node, crossing: Crossing) -> None:
-        """What an edited node costs more than before."""
-        times = passes_of_edit(node, crossing.op_type)
-        if times:
-            output = node.outputs[0]
-            cost.add(self._workspace.dims(output), times, unknown=output.name or "?")
-        for constant in crossing.constants.values() if node.op_type in _ELEMENTWISE else ():
-            if sum(size > 1 for size in constant.shape) > 1:
-                cost.add(constant.shape)
 
     def _charge_node(self, cost: Elements, node: ir.Node, affine: Affine) -> None:
         """What a virtual node costs with this affine."""

@@ -1,0 +1,79 @@
+"""γ and β of a normalisation go into the linear layer behind it, where asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from normfold.folding import FoldOptions, fold_model
+
+ASKED = FoldOptions(fold_norm_affine=True, groupnorm="keep")
+
+
+def net(check: Any, norm: str, reader: str) -> onnx.ModelProto:
+    """A normalisation ``n`` of x [N, 4, 6, 6] and what reads it."""
+    constants = check.weights(g=4, b=4, w=(5, 4, 1, 1), p=(5, 4, 3, 3))
+    used = {n: a for n, a in constants.items() if any(f" {n}{end}" in norm + reader for end in ",)")}
+    return check.model(
+        f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) {{ n = {norm} {reader} }}", used, opset=21
+    )
+
+
+INSTANCE = "InstanceNormalization (x, g, b)"
+GROUP = "GroupNormalization <num_groups = 2> (x, g, b)"
+
+
+def parameters_of_norm(model: onnx.ModelProto) -> list[np.ndarray]:
+    (node,) = (n for n in model.graph.node if n.op_type.endswith("Normalization"))
+    arrays = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    return [arrays[name] for name in node.input[1:3]]
+
+
+def test_instance_normalization_gives_them_to_a_convolution(check: Any) -> None:
+    outcome = check(net(check, INSTANCE, "c = Conv (n, w) y = Sigmoid (c)"), ASKED)
+    gamma, beta = parameters_of_norm(outcome.proto)
+    assert (gamma == 1).all() and (beta == 0).all()
+    assert len(outcome.proto.graph.node) == 3
+
+
+def test_group_normalization_gives_them_to_a_convolution(check: Any) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    model = net(check, GROUP, "c = Conv (n, w) y = Sigmoid (c)")
+    folded = ir.to_proto(fold_model(ir.from_proto(model), ASKED).model)
+    gamma, beta = parameters_of_norm(folded)
+    assert (gamma == 1).all() and (beta == 0).all()
+    x = {"x": np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)}
+    results = [
+        ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, x)[0]
+        for m in (model, folded)
+    ]
+    np.testing.assert_allclose(results[1], results[0], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("norm", [INSTANCE, GROUP])
+def test_they_stay_unasked(check: Any, norm: str) -> None:
+    model = ir.from_proto(net(check, norm, "c = Conv (n, w) y = Sigmoid (c)"))
+    assert not fold_model(model, FoldOptions(groupnorm="keep")).changed
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        pytest.param(
+            "c = Conv <pads = [1, 1, 1, 1]> (n, p) y = Sigmoid (c)", id="a shift in front of padding"
+        ),
+        pytest.param("r = Relu (n) c = Conv (r, w) y = Sigmoid (c)", id="Relu that would become Max"),
+        pytest.param("c = Conv (n, w) y = Sigmoid (c) z = Tanh (n)", id="another reader"),
+    ],
+)
+def test_they_stay_where_it_would_cost(check: Any, reader: str) -> None:
+    model = net(check, INSTANCE, reader)
+    if "z =" in reader:
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, list("NCHW"))
+        )
+    assert not check(model, ASKED).folded.changed
