@@ -45,8 +45,7 @@ def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
         "five": np.array([0, G, C // G, 4, 5]),
         "last": np.array([2]),
         "lasts": np.array([2, 3, 4]),
-        "mixed": np.array([0, C // G, G, 20]),
-        "strided": np.array([1, 3]),
+        "squared": np.array(2),
     }
     return {**{k: v.astype(dtype) for k, v in arrays.items()}, **integers}
 
@@ -92,6 +91,8 @@ SPELLINGS = {
     f"ReduceMean (sq, lasts) "
     f"{DIVIDE} {AFFINE}",
     "Pow": f"{ROWS} {MEAN} c = Sub (r, mu) sq = Pow (c, two) v = ReduceMean (sq, last) {DIVIDE} {AFFINE}",
+    "Pow of an integer": f"{ROWS} {MEAN} c = Sub (r, mu) sq = Pow (c, squared) v = ReduceMean (sq, last) "
+    f"{DIVIDE} {AFFINE}",
     "Reciprocal": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = "
     f"Reciprocal (sd) n = Mul (c, i) "
     f"{AFFINE}",
@@ -173,6 +174,33 @@ def test_microsofts_operator_between_transposes() -> None:
     assert isinstance(norm, Norm)
     assert (norm.x.name, norm.y.name, norm.channel_axis) == ("x", "y", 1)
     assert (norm.groups, norm.activation) == (3, "silu")
+
+
+def test_microsofts_operator_on_channels_last() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> '
+        "g (float[N, H, W, 12] x) => (float[N, H, W, 12] y) "
+        "{ y = com.microsoft.GroupNorm <groups=3, epsilon=0.001, activation=0> (x, gamma, beta) }"
+    )
+    values = parameters()
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(values[n], n) for n in ("gamma", "beta"))
+    (norm,) = found_in(model)
+    assert isinstance(norm, Norm)
+    assert (norm.kind, norm.channel_axis, norm.groups, norm.activation) == ("groupnorm", 3, 3, None)
+    np.testing.assert_array_equal(norm.scale, values["gamma"].astype(np.float64))
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_in_float32_between_casts(check: Checker, back: bool) -> None:
+    """A result that stays float32 belongs to a norm of what was widened, not of the float16 value."""
+    body = SPELLINGS["no affine"].replace("(x,", "(w,").replace("y =", "z =" if back else "y =")
+    text = (
+        f"g (float16[2, 12, 4, 5] x) => ({'float16' if back else 'float'}[2, 12, 4, 5] y) "
+        f"{{ w = Cast <to=1> (x) {body} {'y = Cast <to=10> (z)' if back else ''} }}"
+    )
+    (norm,) = found_in(check.model(text, used(body)))
+    assert isinstance(norm, Norm)
+    assert (norm.kind, norm.x.name, norm.y.name) == ("groupnorm", "x" if back else "w", "y")
 
 
 def test_the_unbiased_variance_has_its_own_scale_and_epsilon(check: Checker) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from normfold.affine import Array64
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.node_view import NodeView
@@ -41,7 +43,10 @@ def _neg(node: NodeView, reader: Reader) -> Expression:
 
 
 def _pow(node: NodeView, reader: Reader) -> Expression:
-    x, exponent = reader.expression(node, 0), _scalar(reader.constant(node, 1))
+    x, power = reader.expression(node, 0), node.array(1)
+    if power is None:
+        raise NotRead("an exponent is computed at run time")
+    exponent = _scalar(power.astype(np.float64))
     if exponent == 2.0:
         return x.computed(product(x.terms, x.terms))
     if exponent == -1.0:
