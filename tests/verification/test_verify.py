@@ -80,6 +80,45 @@ def test_planted_error_fails_end_to_end_without_any_proof(error: str) -> None:
     assert found.verdict == "fail" and set(codes(found)) == {"NF203", "NF217"}
 
 
+BORDER = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 4, 9, 9] x) => (float[1, 6, N, M] y) {{ {body} }}"""
+
+
+@pytest.mark.parametrize(("pads", "verdict"), [("0, 0, 0, 0", "pass"), ("1, 1, 1, 1", "fail")])
+def test_shift_folded_over_a_zero_padded_border_fails_end_to_end(pads: str, verdict: str) -> None:
+    case = ConvBatchNorm()
+    names = ("gamma", "beta", "mean", "variance")
+    stats = {name: getattr(case, name)[:4] for name in names}
+    scale = stats["gamma"].astype(float) / np.sqrt(stats["variance"] + np.float64(np.float32(1e-5)))
+    shift = stats["beta"] - stats["mean"] * scale
+    before = model_of(
+        BORDER.format(
+            body="b = BatchNormalization<epsilon = 1e-5>(x, gamma, beta, mean, variance) "
+            f"y = Conv<pads = [{pads}]>(b, w)"
+        ),
+        {**stats, "w": case.weight},
+    )
+    weight, bias = case.weight * scale[:, None, None], (case.weight * shift[:, None, None]).sum((1, 2, 3))
+    after = model_of(
+        BORDER.format(body=f"y = Conv<pads = [{pads}]>(x, w2, b2)"),
+        {"w2": weight.astype(np.float32), "b2": bias.astype(np.float32)},
+    )
+    found = verify_models(before, after)
+    assert found.verdict == verdict
+    assert codes(found) == ([] if verdict == "pass" else ["NF203", "NF203", "NF217"])
+
+
+def test_training_mode_fails_end_to_end() -> None:
+    case = ConvBatchNorm()
+    original = case.original()
+    (node,) = (node for node in original.graph if node.op_type == "BatchNormalization")
+    node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
+    node.resize_outputs(3)
+    node.outputs[1].name, node.outputs[2].name = "running_mean", "running_variance"
+    found = verify_models(original, case.folded(*case.folded_constants()))
+    assert found.verdict == "fail" and "NF203" in codes(found)
+
+
 def test_right_fold_of_512_channels_passes_end_to_end() -> None:
     case = ConvBatchNorm(512, seed=3)
     assert verify_models(case.original(), case.folded(*case.folded_constants())).verdict == "pass"
