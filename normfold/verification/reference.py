@@ -166,13 +166,19 @@ def moved_weights(model: ir.Model, seed: tuple[int, ...]) -> dict[str, Callable[
     moved: dict[str, Callable[[], np.ndarray]] = {}
     for graph in model.graphs():
         for position, (name, value) in enumerate(graph.initializers.items()):
-            structural = any(
-                use.idx in native_slots(use.node.domain, use.node.op_type) for use in value.uses()
-            )
             tensor = value.const_value
-            if tensor is not None and tensor.dtype in ROUNDED_TYPES and not structural:
+            if tensor is not None and tensor.dtype in ROUNDED_TYPES and not _is_structural(value):
                 moved[name] = partial(_moved, tensor, (*seed, position))
     return moved
+
+
+def _is_structural(value: ir.Value) -> bool:
+    """Whether it is a size or an index, such as the scales of a Resize, behind a Cast too."""
+    return any(
+        use.idx in native_slots(use.node.domain, use.node.op_type)
+        or (use.node.op_type in ("Cast", "Identity") and _is_structural(use.node.outputs[0]))
+        for use in value.uses()
+    )
 
 
 def _moved(tensor: ir.TensorProtocol, seed: tuple[int, ...]) -> np.ndarray:
