@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
+from torch import Tensor, nn
 
+from models.export import quiet
 from normfold.folding import FoldOptions, fold_model
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
@@ -126,3 +131,22 @@ def test_an_operator_is_what_it_is(check: Checker) -> None:
         onnx.numpy_helper.from_array(np.arange(20, dtype=np.float32).reshape(4, 5), "w")
     )
     assert found_in(proto) == []
+
+
+class OverDeviation(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(x.shape[0], 3, -1)
+        deviation = rows.std(-1, keepdim=True, unbiased=False)
+        return ((rows - rows.mean(-1, keepdim=True)) / (deviation + 1e-3)).reshape(x.shape)
+
+
+@pytest.mark.parametrize(("dynamo", "opset"), [(False, 13), (True, 20)])
+def test_as_exporters_write_it(tmp_path: Path, dynamo: bool, opset: int) -> None:
+    path = tmp_path / "model.onnx"
+    with quiet():
+        torch.onnx.export(
+            OverDeviation(), (torch.ones(2, 12, 4, 5),), path, dynamo=dynamo, opset_version=opset
+        )
+    (found,) = find_norms(Workspace(ir.load(path)))
+    assert isinstance(found, LookAlike)
+    assert found.code == "NF401"
