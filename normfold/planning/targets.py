@@ -106,6 +106,8 @@ def choose(
         ceiling: the latest opset.
         judge: is asked about each form that is valid.
     """
+    if norm.kind == "layernorm" and form is None and target == "ort-cpu":
+        return Choice("layernorm" if _is_slow_layernorm(norm, workspace) else None)
     if norm.kind not in ("groupnorm", "instancenorm") or form == "keep" or (target is None and form is None):
         return Choice(None)
     own, passed, unstable = form_of(norm), list[str](), False
@@ -125,6 +127,20 @@ def choose(
             return _outcome(wanted.form, passed, unstable=unstable)
         passed.append(f"{wanted.form}: {barred}")
     return _outcome(None, passed, unstable=unstable)
+
+
+def _is_slow_layernorm(norm: Norm, workspace: Workspace) -> bool:
+    """Whether it is spelled out over axis 1 of an image, where one operator between Transposes is faster; see
+    docs/decisions/0009-norms-over-channels.md."""
+    dims = workspace.dims(norm.x)
+    return (
+        form_of(norm) == "primitive"
+        and norm.axes == (norm.channel_axis,) == (1,)
+        and dims is not None
+        and len(dims) > norm.channel_axis + 1
+        and workspace.shapes.dtype(norm.x) == ir.DataType.FLOAT
+        and needed_opset(norm, "layernorm", workspace) <= workspace.opset
+    )
 
 
 def _outcome(form: Form | None, passed: Sequence[str], *, unstable: bool) -> Choice:

@@ -9,7 +9,10 @@ from normfold.rewriting.norm_forms.builder import Builder, Emitted
 from normfold.rewriting.norm_forms.contrib_group_norm import emit_contrib_group_norm
 from normfold.rewriting.norm_forms.group_normalization import emit_group_normalization
 from normfold.rewriting.norm_forms.instance_normalization import emit_instance_normalization
-from normfold.rewriting.norm_forms.layer_normalization import emit_layer_normalization
+from normfold.rewriting.norm_forms.layer_normalization import (
+    emit_layer_normalization,
+    emit_over_channels,
+)
 from normfold.rewriting.norm_forms.primitive import emit_primitive
 
 __all__ = ["Emitted", "substitute"]
@@ -24,6 +27,8 @@ def substitute(norm: Norm, form: Form, workspace: Workspace) -> Emitted:
     builder = Builder(norm, workspace)
     if form == "native":
         result = emit_group_normalization(builder)
+    elif norm.kind == "layernorm":
+        result = emit_over_channels(builder)
     elif form == "layernorm":
         result = emit_layer_normalization(builder)
     elif form == "primitive":
