@@ -82,7 +82,7 @@ def command(
             return check_consistency(model, progress=display, **options)
         # As with python -m, modules of the working folder can be imported.
         sys.path.insert(0, str(Path.cwd()))
-        chosen = {name: options[name] for name in ("data", "fail_on", "baseline")}
+        chosen = {name: options[name] for name in ("data", "image", "fail_on", "baseline")}
         return check_module(factory, weights=weights, progress=display, **chosen)
 
     return run("consistency", work, presentation)
@@ -96,9 +96,5 @@ def _require_for_torch(ctx: click.Context, options: dict[str, Any]) -> None:
     """
     if options["data"] is None:
         raise click.UsageError("--torch needs --data", ctx)
-    for name, given in (
-        ("--image", options["image"]),
-        ("--freeze-initializers", options["freeze_initializers"]),
-    ):
-        if given:
-            raise click.UsageError(f"{name} does not go with --torch", ctx)
+    if options["freeze_initializers"]:
+        raise click.UsageError("--freeze-initializers does not go with --torch", ctx)

@@ -335,6 +335,7 @@ def check_module(
     data: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,
+    image: str | ImageOptions | None = None,
     fail_on: FailOn = "error",
     baseline: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -343,8 +344,10 @@ def check_module(
 
     Args:
         factory: ``package.module:factory``, which is called without arguments.
-        data: ``.npz`` keyed by the parameters of ``forward``, or ``.npy``; axis 0 counts images.
+        data: ``.npz`` keyed by the parameters of ``forward``, ``.npy``, or a folder of either or of images;
+            axis 0 counts images.
         weights: state dictionary for the module.
+        image: how images become inputs, with their size; see ``VerifyArguments``.
         fail_on: as for ``check_consistency``.
         baseline: as for ``check_consistency``.
         progress: is called with the name of each phase when it begins.
@@ -357,7 +360,7 @@ def check_module(
 
     with Run("consistency", progress) as run:
         accepted = read_baseline(baseline) if baseline is not None else frozenset()
-        conclusive = run.examine_module(factory, weights, data)
+        conclusive = run.examine_module(factory, weights, data, _image_options(image))
         _settle(run.report, fail_on, accepted, conclusive)
     return run.report
 

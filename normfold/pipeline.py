@@ -101,7 +101,7 @@ class Run:
 
     def compare_statistics(self, source: Source, data: DataSource, image: ImageOptions | None) -> bool:
         """Adds what data say of the running statistics; returns whether they were enough to judge."""
-        from normfold.consistency.batches import DataBatches
+        from normfold.consistency.batches import DataBatches, data_record
         from normfold.consistency.drift import data_findings
         from normfold.consistency.record import comparison_record, named
 
@@ -110,11 +110,15 @@ class Run:
                 source.model, DataBatches(source.model, data, image), progress=self._progress
             )
         self.report.findings += [named(finding) for finding in found.findings]
-        self.report.consistency = comparison_record(found)
+        self.report.consistency = comparison_record(found) | {"data": data_record(data)}
         return found.conclusive
 
     def examine_module(
-        self, factory: str, weights: str | os.PathLike[str] | None, data: str | os.PathLike[str]
+        self,
+        factory: str,
+        weights: str | os.PathLike[str] | None,
+        data: str | os.PathLike[str],
+        image: ImageOptions | None = None,
     ) -> bool:
         """Adds what a torch module, its graph and data say; returns whether the data were enough."""
         try:
@@ -123,33 +127,35 @@ class Run:
             raise MissingDependency(
                 f"--torch needs torch: pip install 'normfold[torch]' ({error})"
             ) from error
+        from normfold.consistency.batches import data_record
         from normfold.consistency.record import comparison_record, named
         from normfold.consistency.static import static_findings
 
         with self.phase("module"):
             self.report.inputs.append({"path": factory})
-            found = examine_module(factory, weights, data)
+            found = examine_module(factory, weights, data, image)
         self.report.findings += static_findings(found.model)
         self.report.findings += map(named, (*found.module.findings, *found.statistics.findings))
         self.report.consistency = comparison_record(found.statistics) | {
+            "data": data_record(data),
             "module": {
                 "outputs": [vars(output) for output in found.module.outputs],
                 "buffers": [vars(buffer) for buffer in found.module.buffers],
                 "train_skipped": found.module.train_skipped,
-            }
+            },
         }
         return found.statistics.conclusive
 
     def calibrate(self, source: Source, data: DataSource, image: ImageOptions | None) -> ir.Model:
         """Estimates the running statistics anew; fills the report's findings with what that cannot repair."""
-        from normfold.consistency.batches import DataBatches
+        from normfold.consistency.batches import DataBatches, data_record
         from normfold.consistency.calibration import calibrate
         from normfold.consistency.record import calibration_record, named
 
         with self.phase("calibrate"):
             done = calibrate(source.model, DataBatches(source.model, data, image), progress=self._progress)
         self.report.findings += [named(finding) for finding in done.findings]
-        self.report.consistency = calibration_record(done)
+        self.report.consistency = calibration_record(done) | {"data": data_record(data)}
         self.report.summary = {"layers": len(done.layers), "images": done.images}
         return done.model
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -218,7 +219,12 @@ def to_onnx(module: nn.Module, args: Sequence[Any], **options: Any) -> ir.Model:
     """
     quiet = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(quiet),
+            _without_remarks(),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(module, tuple(args), dynamo=True, verbose=False, **options)
     except Exception as error:  # the exporter has no common base
@@ -230,6 +236,18 @@ def to_onnx(module: nn.Module, args: Sequence[Any], **options: Any) -> ir.Model:
         # It names source files of the exporting machine.
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     return model
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """The exporter logs which packages it does without."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

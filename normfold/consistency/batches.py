@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import onnx_ir as ir
 
+from normfold.loading.load import file_sha256
 from normfold.verification.data import load_data
 from normfold.verification.image_options import ImageOptions
 from normfold.verification.inputs import Arrays, signature
@@ -37,3 +40,18 @@ class DataBatches:
             InputError: the data cannot be read or do not fit the inputs.
         """
         return load_data(self._data, self._specs, self._image)
+
+
+def data_record(data: DataSource) -> list[dict[str, str]]:
+    """The files that the data are in, by path within the folder given, and their hashes; none for arrays."""
+    if isinstance(data, Mapping):
+        return []
+    root = Path(os.fspath(data))
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
+    return [
+        {
+            "path": file.name if file == root else file.relative_to(root).as_posix(),
+            "sha256": file_sha256(file),
+        }
+        for file in files
+    ]

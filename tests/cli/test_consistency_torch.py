@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,23 @@ def test_trained(run: Run) -> None:
     assert all(output["exported"] < 1e-5 and output["folded"] < 1e-10 for output in module["outputs"])
     assert len(module["buffers"]) == 8
     assert all(buffer["site"] is not None for buffer in module["buffers"])
+    digest = hashlib.sha256((TRAINED / "digits_heldout.npz").read_bytes()).hexdigest()
+    assert report["consistency"]["data"] == [{"path": "digits_heldout.npz", "sha256": digest}]
+
+
+def test_folder_of_images(run: Run, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    with np.load(TRAINED / "digits_heldout.npz") as stored:
+        for index, pixels in enumerate(stored["images"][:64, 0]):
+            image.fromarray((pixels * 255).astype(np.uint8)).save(tmp_path / f"{index:02}.png")
+    weights = ("--weights", TRAINED / "lenet_digits.pt")
+    outcome = run(
+        "consistency", *LENET, *weights, "--data", tmp_path, "--image", "size=8", "--format", "json"
+    )
+    assert outcome.code == 0
+    assert outcome.report["consistency"]["images"] == 64
+    outcome = run("consistency", *LENET, *weights, "--data", tmp_path)
+    assert outcome.code == 2 and "--image size" in outcome.error
 
 
 def test_untrained(run: Run) -> None:
@@ -46,7 +64,9 @@ def test_untrained(run: Run) -> None:
         ((*LENET,), "--data"),
         (("model.onnx", *LENET, *DATA), "either a model or --torch"),
         (("model.onnx", "--weights", "w.pt"), "--torch"),
-        ((*LENET, *DATA, "--image", "size=8"), "--image"),
+        ((*LENET, *DATA, "--freeze-initializers"), "--freeze-initializers"),
+        ((*LENET, "--data", "nowhere"), "nowhere"),
+        ((*LENET, "--data", Path(__file__)), ".npz, .npy, images"),
         (("--torch", "models.nothing:LeNet", *DATA), "models.nothing"),
         (("--torch", "models.lenet", *DATA), "package.module:factory"),
     ],
