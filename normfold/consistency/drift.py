@@ -160,7 +160,12 @@ def data_findings(
         if progress is not None:
             progress("training mode")
         try:
-            report.gap = measure_gap(measured.opened.model, measured.samples, budget_seconds=budget_seconds)
+            report.gap = measure_gap(
+                measured.opened.model,
+                measured.samples,
+                budget_seconds=budget_seconds,
+                opened=measured.opened,
+            )
         except EvaluationFailed as error:
             report.findings.append(Finding("NF353", "info", f"training mode was not measured: {error}"))
         else:

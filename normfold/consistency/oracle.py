@@ -123,6 +123,7 @@ def measure_gap(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     most_images: int = MOST_IMAGES,
     budget_seconds: float = 60.0,
+    opened: OpenBatch | None = None,
 ) -> TrainEvalGap:
     """Compares training mode with evaluation at several batch sizes, and layer by layer.
 
@@ -134,17 +135,17 @@ def measure_gap(
         batches: inputs; axis 0 counts images.
         batch_sizes: numbers of images that share their statistics.
         most_images: images used.
-        budget_seconds: time after which no other layer is begun.
+        budget_seconds: time after which no other batch size or layer is begun; the largest batch is measured
+            in any case.
+        opened: the model with an open batch axis, where the caller has it already.
 
     Raises:
         InputError: there is no image, or the model does not run on the data.
     """
     deadline = time.monotonic() + budget_seconds
-    flat = inlined(model)
     images = _some(batches, most_images)
-    first = images[0]
     try:
-        opened = open_batch(flat, first)
+        opened = opened or open_batch(inlined(model), images[0])
         return _measure(opened, images, batch_sizes, deadline)
     except NotCovered as error:
         raise InputError(f"the model cannot be evaluated on the data: {error}") from error
@@ -181,7 +182,12 @@ def _measure(
         result.batch_dependence = _batch_dependence(evaluation, images[0])
     layers = running_layers(opened.model)
     share = max(deadline - time.monotonic(), 0.0) / (2 * max(len(sizes), 1))
-    for size in sizes:
+    largest: tuple[list[Batch], list[dict[str, Any]]] = [], []
+    skipped = []
+    for size in sorted(sizes, reverse=True):
+        if largest[0] and time.monotonic() > deadline:
+            skipped.append(size)
+            continue
         groups: list[Batch] = []
         references: list[dict[str, Any]] = []
         outputs: list[dict[str, Any]] = []
@@ -192,6 +198,11 @@ def _measure(
             groups.append(group)
             references.append(evaluation.run(group))
             outputs.append(training.run(group))
+        if not groups:
+            result.notes.append(f"batch size {size}: the data hold no so many images of one size in a row")
+            continue
+        if not largest[0]:
+            largest = groups, references
         result.gaps += [
             output_gap(name, size, references, outputs) for name in _floating(opened.model, references[0])
         ]
@@ -199,7 +210,11 @@ def _measure(
             result.notes.append(
                 "batch size 1: a layer normalises single elements there, which frameworks refuse to train"
             )
-    if not sizes:
+    if skipped:
+        result.notes.append(f"batch size {', '.join(map(str, skipped))}: out of time")
+    result.gaps.sort(key=lambda gap: gap.batch_size)
+    groups, references = largest
+    if not groups:
         return result
     left = 0
     for layer in layers:
@@ -212,7 +227,10 @@ def _measure(
         result.layers.append(
             LayerShare(
                 layer.site,
-                {name: output_gap(name, sizes[-1], references, outputs).relative for name in names},
+                {
+                    name: output_gap(name, image_count(groups[0]), references, outputs).relative
+                    for name in names
+                },
             )
         )
     if left:

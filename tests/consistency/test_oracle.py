@@ -177,3 +177,22 @@ def test_output_that_depends_on_the_batch() -> None:
     node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
     gap = measure_gap(model, [{"x": RNG.normal(size=(4, 2, 3)).astype(np.float32)}])
     assert gap.batch_dependence["y"] > 0.1
+
+
+def test_images_of_several_sizes() -> None:
+    """No 64 of them have one size, but 8 have."""
+    model = batchnorm_model(2, (3,))
+    model.graph.inputs[0].shape = ir.Shape(["N", 2, "L"])
+    images = [{"x": RNG.normal(size=(16, 2, size)).astype(np.float32)} for size in (3, 4, 3, 4)]
+    gap = measure_gap(model, images)
+    assert {g.batch_size for g in gap.gaps} == {1, 2, 8}
+    assert any("batch size 64" in note for note in gap.notes)
+
+
+def test_out_of_time_the_largest_batch_is_measured() -> None:
+    model = batchnorm_model(2, (3,), layers=2)
+    gap = measure_gap(model, [{"x": RNG.normal(size=(64, 2, 3)).astype(np.float32)}], budget_seconds=0.0)
+    assert [g.batch_size for g in gap.gaps] == [64]
+    assert gap.layers == []
+    assert any("out of time" in note and "8, 2, 1" in note for note in gap.notes)
+    assert any("2 of 2 layers" in note for note in gap.notes)
