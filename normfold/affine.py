@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Array64 = NDArray[np.float64]
 
+# Two units in the last place of 1.
+_ROUNDING = 2.0**-51
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:
@@ -99,8 +102,12 @@ class Affine:
             return Affine.of(1.0, self.shift / self.scale, rank=self.rank)
 
     def then(self, outer: Affine) -> Affine:
-        """``outer(self(x))``."""
-        return Affine.of(outer.scale * self.scale, outer.scale * self.shift + outer.shift, rank=self.rank)
+        """``outer(self(x))``. What undoes itself, such as a factor c and then 1/c, leaves no rounding."""
+        scale, moved = outer.scale * self.scale, outer.scale * self.shift
+        scale = np.where(np.abs(scale - 1.0) <= _ROUNDING, 1.0, scale)
+        shift = moved + outer.shift
+        shift = np.where(np.abs(shift) <= _ROUNDING * np.abs(moved), 0.0, shift)
+        return Affine.of(scale, shift, rank=self.rank)
 
     def except_where(self, mask: NDArray[np.bool_]) -> Affine:
         """The identity where ``mask``, which broadcasts against the value, is set; the same elsewhere."""

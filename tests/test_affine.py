@@ -104,3 +104,17 @@ def test_axes_move() -> None:
     np.testing.assert_array_equal(move_axes(array, [2, 0, None]), array.transpose(2, 0, 1).reshape(3, 2, 1))
     assert along(np.arange(4.0), 2, 4).shape == (1, 1, 4, 1)
     np.testing.assert_array_equal(vector(np.array([[5.0]]), 1, 3), [5, 5, 5])
+
+
+def test_what_undoes_itself_leaves_nothing() -> None:
+    rng = np.random.default_rng(0)
+    factor, offset = rng.uniform(0.1, 10.0, 1000), rng.standard_normal(1000)
+    there = Affine.on_axis(factor, offset, axis=1, rank=2)
+    back = Affine.on_axis(1.0 / factor, -offset * (1.0 / factor), axis=1, rank=2)
+    assert there.then(back).is_identity
+    assert back.then(there).is_identity
+
+
+def test_what_is_near_one_stays() -> None:
+    near = Affine.on_axis(np.array([1.0 + 1e-15, 1.0 - 1e-15]), np.array([1e-30, 0.0]), axis=1, rank=2)
+    assert near.then(Affine.of(rank=2)).same_as(near)
