@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ def settle(command: str, work: Callable[[], Report]) -> Outcome:
         command: name for the report of an error that brings none.
         work: what to do.
     """
+    # What a library remarks on is no line of ours.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         return Outcome(work())
     except Exception as error:

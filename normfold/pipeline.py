@@ -46,6 +46,7 @@ class Run:
         self.report = Report(command, tool=tool_versions())
         self._progress = progress
         self._prepared: Prepared | None = None
+        self._sources: list[Source] = []
         self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -55,11 +56,28 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.report.timing["total"] = time.perf_counter() - self._began
-        if isinstance(error, NormfoldError):
-            self.report.exit = error.exit_code
-            error.report = self.report
-            if error.code is not None:
-                self.report.findings.append(Finding(error.code, "error", str(error)))
+        fault = self._fault_behind(error)
+        told = fault or error
+        if isinstance(told, NormfoldError):
+            self.report.exit = told.exit_code
+            told.report = self.report
+            if told.code is not None:
+                self.report.findings.append(Finding(told.code, "error", str(told)))
+        if fault is not None:
+            raise fault from error
+
+    def _fault_behind(self, error: BaseException | None) -> InputError | None:
+        """Where something unexpected has happened, what is wrong with the models that it happened on."""
+        if not isinstance(error, Exception) or isinstance(error, (NormfoldError, MemoryError, OSError)):
+            return None
+        from normfold.loading.diagnosis import diagnose
+
+        for source in self._sources:
+            fault = diagnose(source.model)
+            if fault is not None:
+                name = f"{source.loaded.name}: " if source.loaded is not None else ""
+                return InputError(f"{name}{fault}", code=fault.code)
+        return None
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -86,6 +104,7 @@ class Run:
             name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
             self.report.inputs.append({"path": name})
             source = loading.open_source(model)
+            self._sources.append(source)
             self.report.inputs[-1] = source.describe()
         return source
 

@@ -15,6 +15,9 @@ import onnx
 import onnx_ir as ir
 
 from normfold.errors import InputError
+from normfold.loading.messages import one_line
+
+_KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ def extent_of(tensor: onnx.TensorProto) -> Extent:
     """
     name = tensor.name or "<unnamed>"
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    for key in entries:
+        if key not in _KEYS:
+            # A damaged offset would otherwise mean the first bytes of the file.
+            raise InputError(
+                f"the external data of tensor {name!r} has an unknown entry {one_line(key)!r}", code="NF903"
+            )
     location = entries.get("location", "")
     if not location:
         raise InputError(f"tensor {name!r} is stored externally but names no location", code="NF903")
