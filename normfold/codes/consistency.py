@@ -189,7 +189,8 @@ _DATA: tuple[Code, ...] = (
     Code(
         "NF342",
         "stale statistics",
-        "The running statistics look like those of an earlier state of the weights.",
+        "The running means are not what the weights in front of the layer produce, while those of the data "
+        "are: they look like those of an earlier state of the weights.",
         "The weights went on changing after the statistics were last updated, or the momentum was too "
         "small to follow.",
         "Estimate them again on training data: normfold calibrate.",
@@ -198,7 +199,7 @@ _DATA: tuple[Code, ...] = (
         "NF343",
         "momentum the wrong way round",
         "The running statistics lie close to their initial values 0 and 1, by one common share in every "
-        "layer.",
+        "layer; or they scatter like those of the last few batches alone.",
         "The momentum of torch weighs the new batch, that of Keras, TensorFlow and ONNX the old value: "
         "0.99 or 0.01 in the wrong framework keeps either too little or too much.",
         "Use 1 - momentum, and estimate the statistics again: normfold calibrate.",
@@ -214,7 +215,8 @@ _DATA: tuple[Code, ...] = (
     Code(
         "NF345",
         "data of another domain",
-        "The departure begins at the first normalisation and differs from channel to channel.",
+        "The running means are what the weights in front of the layers produce, but of other data: the "
+        "departure is that of the inputs, and no usual preparation explains it.",
         "The data do not look like what the model was trained on.",
         "Check that the data are what the model is for; if they are, normfold calibrate adapts the "
         "statistics.",
@@ -275,7 +277,8 @@ _DATA: tuple[Code, ...] = (
     Code(
         "NF353",
         "layer not measured",
-        "The input of a layer could not be computed in float64, or does not reach the data.",
+        "The input of a layer is not computed on the way to an output, or stands in a subgraph; or the layer "
+        "was folded and cannot be put back; or the model has none.",
         "Nothing can be said of its statistics.",
         "The message names the operator in the way.",
     ),
