@@ -35,8 +35,8 @@ def diagnose(model: ir.Model) -> InputError | None:
     except InputError as error:
         return error
     except Exception as error:
-        text = _first_cause(error)
-        return InputError(f"not a valid ONNX model: {text}", code="NF903") if text else None
+        cause = _first_cause(error)
+        return InputError(f"not a valid ONNX model: {cause}", code="NF903") if cause else None
     return None
 
 
@@ -54,6 +54,6 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
 
 
 def _first_cause(error: Exception) -> str | None:
-    """The first line that finds a fault; a type that is merely unknown, as behind a custom operator, is none."""
+    """The first line that finds a fault; a type that is unknown, as behind a custom operator, is none."""
     lines = [line for line in str(error).splitlines() if line.strip() and _UNKNOWN not in line]
     return one_line(lines[0]) if lines else None
