@@ -156,6 +156,15 @@ def _sums(x: Tensor, norm: Norm) -> Tensor:
     return norm.affine(((rows - mean) / (variance + EPSILON).sqrt()).reshape(x.shape))
 
 
+def _sums_less_one(x: Tensor, norm: Norm) -> Tensor:
+    """The unbiased variance, its divisor an integer until it is used."""
+    rows = as_rows(x, norm)
+    count = rows.shape[-1]
+    mean = rows.sum(-1, keepdim=True) / count
+    variance = (rows - mean).square().sum(-1, keepdim=True) / (count - 1)
+    return norm.affine(((rows - mean) / (variance + EPSILON).sqrt()).reshape(x.shape))
+
+
 def _reciprocal(x: Tensor, norm: Norm) -> Tensor:
     rows = as_rows(x, norm)
     centred = rows - rows.mean(-1, keepdim=True)
@@ -298,6 +307,7 @@ GROUP_NORMS: dict[str, Spelling] = {
     "mean of squares": Spelling(_mean_of_squares),
     "mean of squares, guarded": Spelling(_mean_of_squares_guarded),
     "sums": Spelling(_sums),
+    "sums, unbiased": Spelling(_sums_less_one, unbiased=True),
     "reciprocal": Spelling(_reciprocal),
     "power": Spelling(_power),
     "power of a half": Spelling(_power_of_half),

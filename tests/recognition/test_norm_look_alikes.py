@@ -42,6 +42,8 @@ CONSTANTS = {
     "eps": np.array(1e-3, np.float32),
     "one": np.array(1, np.float32),
     "two": np.array(2, np.float32),
+    "three": np.array(3, np.float32),
+    "third": np.array([3]),
 }
 
 
@@ -106,6 +108,18 @@ def test_an_open_variance_divides_by_one_less(check: Checker) -> None:
     (found,) = found_in(model(check, UNBIASED.replace("Sub (k, one)", "Sub (k, two)"), shape))
     assert isinstance(found, LookAlike)
     assert (found.code, found.reason) == ("NF406", "its variance is multiplied by an open size")
+
+
+def test_a_count_that_is_cut_off_is_no_count(check: Checker) -> None:
+    """A third of K is ``⌊K/3⌋`` in integers, and no fixed share of K."""
+    shape, whole = "[N, 12, H, W]", UNBIASED.replace("less = Sub (k, one)", "less = Div (k, three)")
+    (norm,) = found_in(model(check, whole, shape))
+    assert isinstance(norm, Norm)
+    np.testing.assert_allclose(norm.scale, np.sqrt(1 / 3), rtol=1e-7)
+    cut = whole.replace(
+        "k = Cast <to=1> (rs) less = Div (k, three)", "k = Div (rs, third) less = Cast <to=1> (k)"
+    )
+    assert found_in(model(check, cut, shape)) == []
 
 
 @pytest.mark.parametrize(

@@ -15,39 +15,49 @@ if TYPE_CHECKING:
     from normfold.recognition.groupnorm.reader import Reader
 
 _DEEPEST = 12
-_PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_ARITY = {
+    **dict.fromkeys(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"), 1),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), 2),
+}
 
 
-def count_of(value: ir.Value, reader: Reader, depth: int = 0) -> dict[Monomial, Laid]:
-    """The terms of a single number that depends on sizes only.
+def count_of(node: NodeView, slot: int, reader: Reader, depth: int = 0) -> dict[Monomial, Laid]:
+    """The terms of an operand that is a single number and depends on sizes only.
 
     Raises:
         NotRead: where it is something else.
     """
-    dims = reader.workspace.dims(value)
-    if dims is None or any(dim != 1 for dim in dims) or depth > _DEEPEST:
+    value, dims = node.value(slot), node.dims(slot)
+    if value is None or dims is None or any(dim != 1 for dim in dims) or depth > _DEEPEST:
         raise NotRead("an operand is computed at run time")
     constant = reader.workspace.constants.array(value)
     if constant is not None:
         number = float(constant.reshape(()))
         return {ONE: Laid.number(number)} if number else {}
-    maker = value.producer()
-    if maker is None or maker.domain not in ("", "ai.onnx"):
-        raise NotRead("an operand is computed at run time")
-    counted = elements(NodeView(maker, reader.workspace), 0) if maker.op_type in _PASSING else None
+    is_float = reader.workspace.is_float(value)
+    counted = None if is_float else elements(node, slot)
     if counted is not None and len(counted) == 1 and is_read(counted[0]):
         return reader.statistics.count(reader.resolved(counted[0]))
-    operands = [count_of(v, reader, depth + 1) for v in maker.inputs[:2] if v is not None]
+    maker = node.producer(slot)
+    if maker is None or maker.node.domain not in ("", "ai.onnx"):
+        raise NotRead("an operand is computed at run time")
+    if not is_float and (maker.op_type == "Div" or _reads_float(maker.node, reader)):
+        raise NotRead("a number computed from sizes is cut off to an integer")
+    operands = [count_of(maker, i, reader, depth + 1) for i in range(_ARITY.get(maker.op_type, 0))]
     return _combined(maker.op_type, operands, reader)
 
 
+def _reads_float(node: ir.Node, reader: Reader) -> bool:
+    return any(value is not None and reader.workspace.is_float(value) for value in node.inputs)
+
+
 def _combined(op_type: str, operands: list[dict[Monomial, Laid]], reader: Reader) -> dict[Monomial, Laid]:
-    if op_type in _PASSING:
+    if len(operands) == 1:
         return operands[0]
-    if len(operands) == 2 and op_type in ("Add", "Sub"):
+    if op_type in ("Add", "Sub"):
         return total(operands[0], operands[1], -1.0 if op_type == "Sub" else 1.0)
-    if len(operands) == 2 and op_type == "Mul":
+    if op_type == "Mul":
         return product(operands[0], operands[1])
-    if len(operands) == 2 and op_type == "Div":
+    if op_type == "Div":
         return product(operands[0], reader.statistics.inverse(operands[1]))
     raise NotRead("an operand is computed at run time")

@@ -44,13 +44,15 @@ class Reader:
             base: Expression(self.view, {_BASE: Laid.number(1.0)}, self.view)
         }
         self.aliases: dict[Hashable, Size] = {}
+        self._own = {symbol for size in sizes_of_view(self.view) for symbol in size.symbols}
 
     def note(self, value: ir.Value, expression: Expression) -> None:
         """Remember what a value is."""
         self.known[value] = expression
         dims = self.workspace.dims(value) or (None,) * len(expression.view)
         for name, size in zip(sizes(value, dims), sizes_of_view(expression.view), strict=True):
-            if name.number is None and name != size:
+            # What the base value's own sizes are called stays.
+            if name.number is None and name.symbols.isdisjoint(self._own):
                 ((symbol, _),) = name.symbols
                 self.aliases[symbol] = size
 
@@ -82,7 +84,7 @@ class Reader:
         if value is not None and value in self.known:
             return self.expression(node, slot)
         if value is not None and not node.is_constant(slot):
-            counted = count_of(value, self)
+            counted = count_of(node, slot, self)
             return Expression((), counted, ())
         return self.constant(node, slot)
 
