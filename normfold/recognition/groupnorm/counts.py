@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -33,6 +34,8 @@ def count_of(node: NodeView, slot: int, reader: Reader, depth: int = 0) -> dict[
     constant = reader.workspace.constants.array(value)
     if constant is not None:
         number = float(constant.reshape(()))
+        if not math.isfinite(number):
+            raise NotRead("a constant is NaN or infinite")
         return {ONE: Laid.number(number)} if number else {}
     is_float = reader.workspace.is_float(value)
     counted = None if is_float else elements(node, slot)
