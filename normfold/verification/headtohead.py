@@ -14,12 +14,12 @@ from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Verification
 from normfold.verification.decisions import saturates
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.inputs import Arrays
+from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import Outcome, without_kernel
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
-from normfold.verification.rounding import Judgement, column, judge, within
+from normfold.verification.rounding import Judgement, column, judge, rounding_of, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
 from normfold.verification.sweep import Sweep, sweep
 from normfold.verification.truth import Truth, distrusted, from_noise, from_reference, noise_response
@@ -95,6 +95,7 @@ class HeadToHead:
         self._ledger, self._report = ledger, report
         self._outputs = [value.name or "" for value in original.graph.outputs]
         index = GraphIndex(original)
+        self._operators = len(index.position)
         self._saturating = {name for name in self._outputs if saturates(index, name)}
         self._noise: dict[str, float] | None = None
         self.remarks: list[Remark] = []
@@ -246,7 +247,7 @@ class HeadToHead:
         """Compares the original with itself optimised.
 
         Returns:
-            Its error per output where that is within the bound; ``None`` where it does not run.
+            Its error per output where that is rounding; ``None`` where it does not run.
         """
         base, outcome = found.original[False], found.original[True]
         self._list(provider, "original", True, outcome)
@@ -260,7 +261,10 @@ class HeadToHead:
         errors = {}
         for output in self._outputs:
             judgement = self._judge(output, truth, base.runs, outcome.runs)
-            if judgement.status == "pass":
+            dtype = base.runs[0][output].dtype
+            if judgement.status == "pass" or (
+                is_floating(dtype) and judgement.e1 <= rounding_of(self._operators, judgement.peak, dtype)
+            ):
                 errors[output] = judgement.e1
             elif judgement.status == "fail":
                 self._ledger.add(

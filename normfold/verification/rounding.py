@@ -199,6 +199,12 @@ def ulp(value: float, dtype: np.dtype) -> float:
     return machine_epsilon(dtype) * 2.0 ** math.floor(math.log2(abs(value))) if value else 0.0
 
 
+def rounding_of(operators: int, peak: float, dtype: np.dtype) -> float:
+    """How far the rounding of that many operators in a row, each independent of the others, is expected to
+    move an output of size ``peak``: ``4·√n`` units in the last place."""
+    return ULPS * math.sqrt(max(operators, 1)) * ulp(peak, dtype)
+
+
 def _peak(array: np.ndarray) -> float:
     return float(np.abs(array).max()) if array.size else 0.0
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from normfold.verification.rounding import judge, ulp, within
+from normfold.verification.rounding import judge, rounding_of, ulp, within
 
 TRUTH = np.linspace(-4, 4, 64)
 ULP = float(np.spacing(np.float32(1)))
@@ -115,3 +115,11 @@ def test_elements_are_counted_by_their_error_relative_to_the_bound() -> None:
 
     assert spread(row["histogram"]["original"]) == {0.0: 3, 0.1: 1}
     assert spread(row["histogram"]["folded"]) == {0.0: 1, 0.1: 1, 0.3162: 1, 1.0: 1}
+
+
+def test_rounding_of_many_operators_grows_with_their_root() -> None:
+    """A runtime's wrong fusion is off by thousands of units, two hundred operators by some fifty."""
+    single_ulp = float(np.spacing(np.float32(3)))
+    assert rounding_of(1, 3.0, np.dtype(np.float32)) == 4 * single_ulp
+    assert rounding_of(225, 3.0, np.dtype(np.float32)) == pytest.approx(60 * single_ulp)
+    assert rounding_of(225, 3.0, np.dtype(np.float32)) < 2.9e-3 * 3 / 100
