@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,14 +69,44 @@ def test_crash_is_an_error_and_the_next_session_lives(runtime: Runtime, tmp_path
     assert runtime.run(again, {"x": np.zeros((2, 3), np.float32)})["y"].shape == (2, 3)
 
 
+ENDLESS = (
+    "l = Constant<value_int = 1000000000>() "
+    "y = Loop(l, , x) <body = b (int64 i, bool k, float[2, 3] v) => (bool o, float[2, 3] w)"
+    " { o = Identity(k) w = Cos(v) }>"
+)
+
+
+def test_work_of_another_thread_is_done_in_its_order(runtime: Runtime, tmp_path: Path) -> None:
+    model = saved(tmp_path / "m.onnx", "y = Neg(x)")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    opened = runtime.submit(lambda: runtime.open(model, CPU, optimize=False))
+    result = runtime.submit(lambda: runtime.run(opened.result(), {"x": x}))
+    np.testing.assert_array_equal(result.result()["y"], -x)
+
+
+def test_closing_ends_the_work_of_another_thread(tmp_path: Path) -> None:
+    model = saved(tmp_path / "m.onnx", ENDLESS)
+    started = threading.Event()
+    with Runtime(timeout_seconds=600) as runtime:
+        session = runtime.open(model, CPU, optimize=False)
+
+        def work() -> None:
+            started.set()
+            runtime.run(session, {"x": np.zeros((2, 3), np.float32)})
+
+        endless = runtime.submit(work)
+        behind = runtime.submit(lambda: runtime.open(model, CPU, optimize=False))
+        started.wait()
+        time.sleep(0.2)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10
+    assert isinstance(endless.exception(), RuntimeCrashed)
+    assert behind.cancelled() or isinstance(behind.exception(), RuntimeCrashed)
+
+
 def test_time_limit(tmp_path: Path) -> None:
-    body = "l = Constant<value_int = 1000000000>() "
-    loop = (
-        "y = Loop(l, , x) <body = b (int64 i, bool k, float[2, 3] v) => (bool o, float[2, 3] w)"
-        " { o = Identity(k) w = Cos(v) }>"
-    )
     with Runtime(timeout_seconds=2) as runtime:
-        session = runtime.open(saved(tmp_path / "m.onnx", body + loop), CPU, optimize=False)
+        session = runtime.open(saved(tmp_path / "m.onnx", ENDLESS), CPU, optimize=False)
         with pytest.raises(RuntimeCrashed, match="no answer within 2 s"):
             runtime.run(session, {"x": np.zeros((2, 3), np.float32)})
 
