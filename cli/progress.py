@@ -79,7 +79,8 @@ class _Bar:
         self._task = bar.add_task("starting", total=None, measure="")
 
     def __call__(self, phase: str) -> None:
-        self._bar.reset(self._task, total=None, description=phase, measure="")
+        self._bar.reset(self._task, description=phase, measure="")
+        self._bar.tasks[0].total = None
 
     def amount(self, done: int, total: int) -> None:
         self._move(done, total, f"{done / _MEGABYTE:.0f}/{total / _MEGABYTE:.0f} MB", "MB/s", _MEGABYTE)
