@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -49,7 +50,9 @@ class Unusable(Exception):
 
 
 class Wrong(AssertionError):
-    """A fold that breaks what is true of every fold."""
+    """A fold that breaks what is true of every fold; ``proof`` is what normfold's own says, once asked."""
+
+    proof: Mapping[str, Any] = MappingProxyType({})
 
 
 class Rejected(Wrong):
@@ -103,6 +106,20 @@ def judge(case: Case, *, fold: Fold = fold_model, prove: bool = True, prove_firs
     proto = ir.to_proto(verdict.folded.model)
     if prove_first:
         verdict.proof = _proof(verdict.folded, case, fold)
+    try:
+        _is_right(case, proto, ours, feeds, verdict, fold)
+    except Wrong as error:
+        error.proof = verdict.proof
+        raise
+    if prove and not prove_first:
+        verdict.proof = _proof(verdict.folded, case, fold)
+    return verdict
+
+
+def _is_right(
+    case: Case, proto: onnx.ModelProto, ours: Arrays, feeds: Arrays, verdict: Verdict, fold: Fold
+) -> None:
+    model = case.model
     _is_valid(proto)
     _has_same_signature(model, proto, case, verdict.folded)
     _has_unique_names(proto)
@@ -111,9 +128,6 @@ def judge(case: Case, *, fold: Fold = fold_model, prove: bool = True, prove_firs
     _compare_other_sizes(case, proto, verdict.folded)
     verdict.runtime = _compare_in_runtime(model, proto, ours, feeds)
     _is_settled(proto, case, fold)
-    if prove and not prove_first:
-        verdict.proof = _proof(verdict.folded, case, fold)
-    return verdict
 
 
 def inputs(model: onnx.ModelProto, sizes: Mapping[str, int], *, seed: int) -> Arrays:

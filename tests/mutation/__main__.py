@@ -26,6 +26,9 @@ SECONDS = 240
 def main() -> int:
     options = _options()
     chosen = [m for m in MUTANTS if options.only in m.name]
+    if options.again is not None:
+        alive = {r["name"] for r in json.loads(options.again.read_text()) if r["survives"]}
+        chosen = [m for m in chosen if m.name in alive]
     stale = [said for mutant in chosen if (said := _stale(mutant)) is not None]
     for said in stale:
         print(f"stale: {said}", file=sys.stderr)
@@ -52,6 +55,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--only", default="", help="part of the names of the mutants to run")
+    parser.add_argument("--again", type=Path, help="only those that are alive in these results (--json)")
     parser.add_argument("--corpus", type=Path, help="file that keeps the models between runs")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--table", type=Path, help="write them as a Markdown table")

@@ -26,6 +26,8 @@ _OWN = {
 }
 _WHOLE = [
     "tests/test_folding.py",
+    "tests/planning/test_norm_affine.py",
+    "tests/planning/test_sideways.py",
     "tests/planning/test_routes.py",
     "tests/planning/test_walk.py",
     "tests/planning/test_refusals.py",

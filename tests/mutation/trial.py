@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ class _First:
 def trial(mutant: Mutant, corpus: Path, report: Path) -> None:
     """Writes ``proof`` and ``tests`` to ``report``.
 
-    ``proof``: ``caught``, ``caught by a crash``, ``missed``, ``nothing wrong on N models``, or ``no model``.
+    ``proof``: ``caught``; ``withheld`` where it could not prove the wrong fold, which is not written then;
+    ``missed``; ``unsettled`` where the answer is right and a second fold changes it; ``caught by a crash``;
+    ``nothing wrong on N models``; or ``no model``.
     ``tests``: the first test that fails, or ``alive``.
     """
     assert not any(name.partition(".")[0] == "normfold" for name in sys.modules)
@@ -65,8 +68,8 @@ def trial(mutant: Mutant, corpus: Path, report: Path) -> None:
 def _proof(mutant: Mutant, corpus: Path, package: Path) -> str:
     importlib.import_module("normfold.folding")
     judge = importlib.import_module("tests.fuzz.judge")
-    looked = missed = 0
-    crash = ""
+    looked = 0
+    crash, wrong = "", Counter[str]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for entry in _models(mutant, corpus, package):
@@ -75,17 +78,24 @@ def _proof(mutant: Mutant, corpus: Path, package: Path) -> str:
                 judge.judge(entry.loaded(), prove_first=True)
             except judge.Rejected:
                 return f"caught, model {looked}"
-            except judge.Wrong:
-                missed += 1
+            except judge.Wrong as error:
+                wrong[_kind(error)] += 1
             except judge.Unusable:
                 continue
             except Exception as error:
                 crash = crash or type(error).__name__
-    if missed:
-        return f"missed on {missed} of {looked}"
+    for kind in ("missed", "withheld", "unsettled"):
+        if wrong[kind]:
+            return f"{kind} on {wrong[kind]} of {looked}"
     if crash:
         return f"caught by a crash: {crash}"
     return f"nothing wrong on {looked} models" if looked else "no model"
+
+
+def _kind(error: Any) -> str:
+    if "second fold" in str(error):
+        return "unsettled"
+    return "withheld" if error.proof.get("unproven") else "missed"
 
 
 def _models(mutant: Mutant, corpus: Path, package: Path) -> Iterator[Any]:
