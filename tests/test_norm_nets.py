@@ -87,14 +87,19 @@ def test_every_target_passes_its_proof(target: str) -> None:
     assert not any(site.rule == "native" for site in report.sites), "it loses its digits at large means"
 
 
-def test_a_unet_in_float16_for_cuda(tmp_path: Path) -> None:
-    """Every GroupNorm becomes the operator that CUDA has a kernel of, with the SiLU behind it inside."""
+def half_unet(folder: Path) -> Path:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    path, out = tmp_path / "half.onnx", tmp_path / "folded.onnx"
+    path = folder / "half.onnx"
     half = ir.from_proto(convert_float_to_float16(onnx.load(export("diffusion"))))
     half.graph.sort()
     ir.save(half, path)
+    return path
+
+
+def test_a_unet_in_float16_for_cuda(tmp_path: Path) -> None:
+    """Every GroupNorm becomes the operator that CUDA has a kernel of, with the SiLU behind it inside."""
+    path, out = half_unet(tmp_path), tmp_path / "folded.onnx"
     report = fold(path, out, target="ort-cuda").report
     assert report.verification.verdict == "pass", report.verification.messages
     nodes = [node for node in onnx.load(out).graph.node if node.domain == "com.microsoft"]
@@ -102,3 +107,15 @@ def test_a_unet_in_float16_for_cuda(tmp_path: Path) -> None:
     inside = sum(a.i for node in nodes for a in node.attribute if a.name == "activation")
     assert inside == operators(path)["Sigmoid"] - operators(out)["Sigmoid"] > 0
     onnx.checker.check_model(str(out))
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="onnxruntime has no CUDA here"
+)
+def test_a_unet_in_float16_on_cuda(tmp_path: Path) -> None:
+    report = fold(half_unet(tmp_path), tmp_path / "folded.onnx", providers=["cuda"]).report
+    assert report.summary["target"] == "ort-cuda"
+    assert report.verification.verdict == "pass", report.verification.messages
+    folded = [entry for entry in report.verification.providers if entry["model"] == "folded"]
+    assert folded
+    assert not any("Norm" in node for entry in folded for node in entry["fallbacks"])
