@@ -43,6 +43,4 @@ def interrupts() -> Iterator[None]:
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    # Once is enough; a second one must not disturb the cleaning up.
-    signal.signal(number, signal.SIG_IGN)
     raise Terminated(number)

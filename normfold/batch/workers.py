@@ -133,8 +133,8 @@ def _end(number: int, _: FrameType | None) -> None:
 
 def _run(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     global _busy
-    _busy = True
     try:
+        _busy = True
         return fn(*args, **kwargs)
     except _Ended:
         pass

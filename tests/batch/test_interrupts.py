@@ -55,8 +55,8 @@ class TestStaged:
         started = self.started(tools, models, name, scratch, jobs)
         os.kill(started.process.pid, number)
         ended = started.end()
-        assert ended.code == code
-        assert len(ended.err.splitlines()) == len(jobs[:1])
+        assert ended.code == code, ended.err
+        assert len(ended.err.splitlines()) == len(jobs[:1]), ended.err
         tools.until(lambda: not started.members())
         assert [path for path in (models.parent / "out").rglob("*") if path.is_file()] == []
         assert list(scratch.iterdir()) == []

@@ -97,7 +97,8 @@ class TestParent:
         assert ended.code == code
         tools.until(lambda: not batch.members())
         if number != signal.SIGKILL:
-            (said,) = ended.err.splitlines()
+            said = ended.err.rstrip("\n")
+            assert "\n" not in said, said
             assert said.startswith("normfold: interrupted: ")
             assert said.endswith(" of 4 models done; the same command goes on from there")
             assert tools.temporaries(tmp_path) == []
