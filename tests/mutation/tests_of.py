@@ -25,6 +25,7 @@ _OWN = {
     "rewriting/branches.py": ["tests/planning/test_branches.py"],
 }
 _WHOLE = [
+    "tests/planning/test_limits.py",
     "tests/test_folding.py",
     "tests/planning/test_norm_affine.py",
     "tests/planning/test_sideways.py",
