@@ -30,7 +30,7 @@ _KEPT_IN_MEMORY = 1 << 16
 _MOST_CACHED = 1 << 22
 _SMALL_LEAF = 1 << 12
 # Elements that are in memory at once, of a tensor that is edited row by row.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 # Elements of a result: always allowed, times those of its leaves, never allowed beyond.
 _SMALL_EXPRESSION = 1 << 22
 _MOST_GROWTH = 4
