@@ -25,6 +25,9 @@ COMMANDS = {
 }
 
 
+_SIGNALLED = 128
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module only when that command runs: ``--help`` must not wait for onnx."""
 
@@ -74,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         except BrokenPipeError:
             # What is still buffered has no reader; the interpreter would complain of it while it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    if code > _SIGNALLED:
+        # Executors whose workers are gone, or a second signal, would complain while the interpreter exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(code)
 
 

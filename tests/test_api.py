@@ -136,7 +136,7 @@ class TestFold:
     def test_progress(self, path: Path, tmp_path: Path) -> None:
         phases: list[str] = []
         normfold.fold(path, tmp_path / "out.onnx", progress=phases.append)
-        assert phases == ["load", "examine", "fold", "stage", "verify", "write"]
+        assert phases == ["load", "prepare", "examine", "fold", "stage", "verify", "write"]
 
 
 class TestErrors:

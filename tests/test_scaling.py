@@ -26,7 +26,7 @@ def timed(model: ir.Model) -> tuple[float, Folded]:
 
 def test_convolutions_and_normalisations() -> None:
     short = min(timed(conv_batchnorm_chain(400))[0] for _ in range(2))
-    assert timed(conv_batchnorm_chain(1600))[0] < 6 * short
+    assert min(timed(conv_batchnorm_chain(1600))[0] for _ in range(2)) < 6 * short
 
 
 @pytest.mark.slow

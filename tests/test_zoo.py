@@ -50,7 +50,7 @@ LEFT = {
     # Relative position biases in front of Softmax, of a product that has no bias.
     "levit": expected(0, NF118=2),
     "mixer": expected(0),
-    # x + 3 of Hardswish, four times; scale and shift behind one, and behind the Conv that follows, are one map.
+    # x + 3 of Hardswish, four times; scale and shift of one, and of the Conv behind it, are one map.
     "mobile_ocr": expected(0, NF103=4, NF110=2),
     "mobileone": expected(0),
     "pitch": expected(4, NF117=4),

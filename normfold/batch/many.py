@@ -79,10 +79,14 @@ def fold_many(
         )
         for model in selected
     ]
-    if target is not None and not is_url(target):
-        sweep(Path(plain_path(target)))
+    results = None if target is None or is_url(target) else Path(plain_path(target))
+    if results is not None:
+        sweep(results)
     with _executor(jobs, dask, len(work)) as (executor, width):
         outcomes = run_jobs(work, executor, width, on_done or _nobody)
+    if results is not None:
+        # Of workers that died, while others did their work.
+        sweep(results)
     return batch_report("fold", [outcome.report for outcome in outcomes])
 
 

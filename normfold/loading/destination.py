@@ -83,13 +83,25 @@ class Destination:
         # it.
         made, self._made = self._made, []
         try:
-            self.model.replace(self._out)
+            if self._is_there_already():
+                # A worker that died had published it; readers keep the file that they have open.
+                os.utime(self._out)
+                self.model.unlink()
+            else:
+                self.model.replace(self._out)
         except OSError:
             self._made = made
             raise
         _sync_folder(self._out.parent)
         self._close()
         remove_leftovers(self._out)
+
+    def _is_there_already(self) -> bool:
+        try:
+            same_size = self._out.stat().st_size == self.model.stat().st_size
+            return same_size and file_sha256(self._out) == self.model_sha256
+        except FileNotFoundError:
+            return False
 
     def discard(self) -> None:
         for path in self._made:

@@ -35,16 +35,23 @@ class _Candidate:
     @property
     def pays(self) -> bool:
         """Whether it takes a node away at no higher cost, or lowers the cost."""
-        if self.plan.route.rest is None and not self.plan.deposits:
+        if self.is_complete:
             return self.after.at_most(self.before) and _shortens(self.plan)
         return self.after.below(self.before)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the affine is left anywhere."""
+        return self.plan.route.rest is None and not self.plan.deposits
 
     @property
     def is_free(self) -> bool:
         return self.after.number == 0
 
     def beats(self, other: _Candidate) -> bool:
-        """Whether it saves more, whatever the symbolic dimensions are."""
+        """Whether it leaves nothing where the other does, or saves more, whatever the symbolic sizes are."""
+        if self.is_complete != other.is_complete:
+            return self.is_complete
         return (self.after + other.before).below(other.after + self.before)
 
 
@@ -76,6 +83,8 @@ class Planner:
         best: _Candidate | None = None
         before = self._cost_before(site)
         for route in self._routes(site, refusals):
+            if route.deposit and best is not None and best.is_complete:
+                break
             try:
                 plan = self._follow(site, route)
                 self._check(plan)

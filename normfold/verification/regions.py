@@ -148,11 +148,22 @@ class Regions:
         return self.original.position[producer] if producer is not None else -1
 
     def _constant_region(self, key: Key) -> Region:
-        sides = []
-        for index in (self.original, self.folded):
-            producer = index.producer(key)
-            sides.append(set() if producer is None else {producer})
-        return self._region(sides[0], sides[1], [key])
+        """What makes an output that no input changes in one model at least, back to values of both."""
+        return self._region(self._back_from(self.original, key), self._back_from(self.folded, key), [key])
+
+    def _back_from(self, index: GraphIndex, key: Key) -> set[ir.Node]:
+        nodes: set[ir.Node] = set()
+        waiting = [index.producer(key)]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in nodes:
+                continue
+            nodes.add(node)
+            for value in index.reads(node):
+                read = index.keys.get(value)
+                if read is not None and value not in index.constants and not self._differ.shared(read):
+                    waiting.append(value.producer())
+        return nodes
 
     def _region(self, a_nodes: set[ir.Node], b_nodes: set[ir.Node], outputs: Iterable[Key]) -> Region:
         inputs: dict[Key, None] = {}

@@ -59,7 +59,8 @@ class TestStaged:
         assert len(ended.err.splitlines()) == len(jobs[:1]), ended.err
         tools.until(lambda: not started.members())
         assert [path for path in (models.parent / "out").rglob("*") if path.is_file()] == []
-        assert list(scratch.iterdir()) == []
+        # onnxruntime has a folder of its own there.
+        assert [path for path in scratch.iterdir() if path.name.startswith(".normfold-")] == []
 
     def test_is_removed_by_the_next_run(
         self, tools: Any, models: Path, name: str, scratch: Path, jobs: tuple[str, ...]

@@ -18,7 +18,7 @@ ALL = ["a.onnx", "c.onnx", "sub/b.onnx"]
 
 def stamps(folder: Path) -> dict[str, int]:
     """The file behind each name; another file has another number."""
-    return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*.onnx")}
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.onnx")}
 
 
 def skipped(report: Report) -> dict[str, bool]:

@@ -283,7 +283,16 @@ class TestReports:
         assert (site["site"], site["kind"], site["action"]) == ("n", "batchnorm", "folded")
         assert report["verification"]["verdict"] == "pass"
         assert report["verification"]["algebra"]["proven"] == 1
-        assert set(report["timing"]) == {"load", "examine", "fold", "stage", "verify", "write", "total"}
+        assert set(report["timing"]) == {
+            "load",
+            "prepare",
+            "examine",
+            "fold",
+            "stage",
+            "verify",
+            "write",
+            "total",
+        }
         assert report["timing"]["total"] >= report["timing"]["verify"]
 
     def test_quiet(self, run: Run, model: Path, tmp_path: Path) -> None:
