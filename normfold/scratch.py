@@ -6,21 +6,18 @@ import contextlib
 import functools
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+
+from normfold.signals import interrupts_later
 
 if sys.platform != "win32":
     import fcntl
 
 _PREFIX = ".normfold-"
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_MOMENT_SECONDS = 0.01
 
 
 class ScratchFolder:
@@ -32,7 +29,7 @@ class ScratchFolder:
 
     def __init__(self) -> None:
         _remove_abandoned()
-        with _interrupts_later():
+        with interrupts_later():
             while True:
                 self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
                 descriptor = os.open(self.path, os.O_RDONLY)
@@ -75,34 +72,9 @@ def _remove(path: Path, descriptor: int, owner: int) -> None:
     if os.getpid() != owner:
         # A forked child inherits the object, not the folder.
         return
-    with _interrupts_later():
+    with interrupts_later():
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """A signal that arrives in here is raised again a moment after: an exception in a finalizer is lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    arrived: list[int] = []
-    for number, handler in before.items():
-        if callable(handler):
-            signal.signal(number, lambda number, _: arrived.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if callable(handler):
-                signal.signal(number, handler)
-        if arrived:
-            again = threading.Timer(_MOMENT_SECONDS, signal.raise_signal, arrived[:1])
-            again.daemon = True
-            # The interpreter itself is about to end.
-            with contextlib.suppress(RuntimeError):
-                again.start()
 
 
 def _lock(descriptor: int, *, shared: bool) -> bool:

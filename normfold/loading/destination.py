@@ -17,6 +17,7 @@ from normfold.loading.load import STREAM, file_sha256
 from normfold.loading.remote import RemoteFile, remote_file
 from normfold.loading.transfer import DigestingSink, Sink
 from normfold.scratch import ScratchFolder
+from normfold.signals import interrupts_later
 
 
 class Destination:
@@ -104,16 +105,18 @@ class Destination:
             return False
 
     def discard(self) -> None:
-        for path in self._made:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-        self._made.clear()
-        self._close()
+        with interrupts_later():
+            for path in self._made:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            self._made.clear()
+            self._close()
 
     def _temporary(self) -> tuple[Path, BinaryIO]:
-        path, file = create_temporary(self._out)
-        self._made.append(path)
-        self._locks.append(file)
+        with interrupts_later():
+            path, file = create_temporary(self._out)
+            self._made.append(path)
+            self._locks.append(file)
         return path, file
 
     def _close(self) -> None:
