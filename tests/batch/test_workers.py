@@ -53,7 +53,15 @@ def batch(tools: Any, models: Path, pipe: Path, tmp_path: Path) -> Any:
 def kill_reader(tools: Any, batch: Any, pipe: Path) -> None:
     with batch.reader_of(pipe) as pid:
         os.kill(pid, signal.SIGKILL)
-        tools.until(lambda: not Path(f"/proc/{pid}").exists())
+        tools.until(lambda: is_dead(pid))
+
+
+def is_dead(pid: int) -> bool:
+    """Whether the process has ended, waited for by its parent or not yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 class TestDeath:
