@@ -141,7 +141,7 @@ class _Folder:
         self.norms = NormStep()
 
     def run(self) -> None:
-        bypass_no_ops(self._workspace)
+        bypass_no_ops(self._workspace, self._options.keep)
         # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             self.norms = substitute_norms(self._workspace, self._options, self.ledger, self._judge)
@@ -150,7 +150,7 @@ class _Folder:
         if self._options.fold_norm_affine:
             self._release_norms()
         self._lower()
-        bypass_round_trips(self._workspace)
+        bypass_round_trips(self._workspace, self._options.keep)
         self._evaluate_expressions()
         self._finish()
 

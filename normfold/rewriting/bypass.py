@@ -8,41 +8,47 @@ from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 
 
-def bypass_no_ops(workspace: Workspace) -> None:
+def bypass_no_ops(workspace: Workspace, keep: frozenset[str]) -> None:
+    """Takes Identity and Dropout in evaluation out, but for those that make a value named in ``keep``."""
     for graph in graphs_of(workspace.model):
         for node in list(graph):
-            if (
-                node.domain in ("", "ai.onnx")
-                and node.outputs[0].uses()
-                and not node.outputs[0].is_graph_output()
-                and _does_nothing(node, workspace)
-            ):
+            if _may_go(node, keep) and node.outputs[0].uses() and _does_nothing(node, workspace):
                 source = node.inputs[0]
                 assert source is not None
                 node.outputs[0].replace_all_uses_with(source)
                 graph.remove(node, safe=True)
 
 
-def bypass_round_trips(workspace: Workspace) -> None:
-    """A Reshape that undoes the one in front of it, now that nothing stands between them."""
+def bypass_round_trips(workspace: Workspace, keep: frozenset[str]) -> None:
+    """Takes out a Reshape to the shape that is there already, or that undoes the one in front of it, now that
+    nothing stands between them."""
     for graph in graphs_of(workspace.model):
         for node in list(graph):
-            if (
-                node.op_type != "Reshape"
-                or node.domain not in ("", "ai.onnx")
-                or node.outputs[0].is_graph_output()
-            ):
+            if node.op_type != "Reshape" or not _may_go(node, keep):
                 continue
-            middle = node.inputs[0]
-            first = None if middle is None else middle.producer()
-            if first is None or first.op_type != "Reshape" or first.graph is not graph:
-                continue
-            source = first.inputs[0]
-            dims = None if source is None else workspace.dims(source)
-            if source is None or dims is None or dims != workspace.dims(node.outputs[0]):
-                continue
-            if all(isinstance(dim, int) for dim in dims):
+            source = node.inputs[0]
+            first = None if source is None else source.producer()
+            if source is not None and _is_shaped_like(source, node, workspace):
                 node.outputs[0].replace_all_uses_with(source)
+            elif first is not None and first.op_type == "Reshape" and first.graph is graph:
+                before = first.inputs[0]
+                if before is not None and _is_shaped_like(before, node, workspace):
+                    node.outputs[0].replace_all_uses_with(before)
+
+
+def _is_shaped_like(value: ir.Value, node: ir.Node, workspace: Workspace) -> bool:
+    """Whether the value has the shape of the node's result for certain."""
+    dims = workspace.dims(value)
+    return (
+        dims is not None
+        and dims == workspace.dims(node.outputs[0])
+        and all(isinstance(dim, int) for dim in dims)
+    )
+
+
+def _may_go(node: ir.Node, keep: frozenset[str]) -> bool:
+    output = node.outputs[0]
+    return node.domain in ("", "ai.onnx") and not output.is_graph_output() and output.name not in keep
 
 
 def _does_nothing(node: ir.Node, workspace: Workspace) -> bool:

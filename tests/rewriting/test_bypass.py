@@ -1,0 +1,46 @@
+"""What does nothing goes, once something has been folded, unless it was asked to stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from normfold.folding import FoldOptions
+
+
+def net(check: Any, body: str, **shapes: list[int]) -> onnx.ModelProto:
+    """A Conv, then ``body`` from c to t."""
+    targets = {name: np.array(shape, np.int64) for name, shape in shapes.items()}
+    constants = check.weights(w=(4, 4, 1, 1)) | check.batchnorm(4) | targets
+    return check.model(
+        f"g (float[1, 4, 6, 6] x) => (float[1, 4, H, W] y) {{ c = Conv (x, w) {body} }}", constants
+    )
+
+
+def test_a_reshape_to_the_shape_that_is_there(check: Any) -> None:
+    model = net(
+        check, "r = Reshape (c, to) n = BatchNormalization (r, s, b, m, v) y = Sigmoid (n)", to=[1, 4, 6, 6]
+    )
+    check(model).gone("Conv", "Sigmoid")
+
+
+TRIP = """r = Reshape (c, to) n = BatchNormalization (r, s, b, m, v) q = Reshape (n, back) y = Sigmoid (q)"""
+
+
+def test_a_reshape_that_undoes_another(check: Any) -> None:
+    check(net(check, TRIP, to=[1, 4, 36], back=[1, 4, 6, 6])).gone("Conv", "Sigmoid")
+
+
+def test_a_reshape_to_another_shape_stays(check: Any) -> None:
+    assert check(net(check, TRIP, to=[1, 4, 36], back=[1, 4, 4, 9])).counts["Reshape"] >= 1
+
+
+@pytest.mark.parametrize("name", ["q", "i"])
+def test_what_was_asked_to_stay(check: Any, name: str) -> None:
+    body = TRIP.replace("y = Sigmoid (q)", "i = Identity (q) y = Sigmoid (i)")
+    model = net(check, body, to=[1, 4, 36], back=[1, 4, 6, 6])
+    outcome = check(model, FoldOptions(keep=frozenset({name})), settled=False)
+    assert name in {output for node in outcome.proto.graph.node for output in node.output}
