@@ -57,9 +57,14 @@ def kill_reader(tools: Any, batch: Any, pipe: Path) -> None:
 
 
 def is_dead(pid: int) -> bool:
-    """Whether the process has ended, waited for by its parent or not yet."""
+    """Whether the process and all its threads have ended, waited for by the parent or not yet.
+
+    A thread that is still ending holds the pipe open, and what is written then has no reader.
+    """
+    process = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        threads = len(list((process / "task").iterdir()))
+        return threads <= 1 and (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
