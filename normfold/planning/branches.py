@@ -15,10 +15,10 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.planning.linear_branches import Branch, Layout, is_private, kernel_of, layout_of, readings
+from normfold.planning.sums import is_sum, sign
 from normfold.preparation.shapes import Dim
 from normfold.preparation.workspace import Workspace
 
-_SUMS = frozenset({"Add", "Sub", "Sum"})
 # Pairs are tried where not all branches can merge; no network's block sums more than this.
 _MOST_PAIRED = 16
 
@@ -60,18 +60,12 @@ class BranchMerge:
 
 def find_merge(node: ir.Node, workspace: Workspace) -> BranchMerge | None:
     """The merge that ends in ``node``, the last of a sum, if one costs no more than what it replaces."""
-    return _merge_of(node, workspace) if _is_sum(node) and not _feeds_sum(node) else None
-
-
-def _is_sum(node: ir.Node) -> bool:
-    return (
-        node.op_type in _SUMS and node.domain in ("", "ai.onnx") and all(v is not None for v in node.inputs)
-    )
+    return _merge_of(node, workspace) if is_sum(node) and not _feeds_sum(node) else None
 
 
 def _feeds_sum(node: ir.Node) -> bool:
     """Whether its result is read by one other sum only, which then is the root."""
-    return is_private(node.outputs[0]) and _is_sum(next(iter(node.outputs[0].uses())).node)
+    return is_private(node.outputs[0]) and is_sum(next(iter(node.outputs[0].uses())).node)
 
 
 @dataclass(frozen=True)
@@ -89,18 +83,18 @@ class _Tree:
         self._sums: dict[ir.Node, _Sum] = {}
         stack = [(root, 1.0)]
         while stack:
-            node, sign = stack.pop()
+            node, outer = stack.pop()
             operands: list[Term | ir.Node] = []
             for slot, value in enumerate(node.inputs):
                 assert value is not None
-                own = -sign if node.op_type == "Sub" and slot == 1 else sign
+                own = outer * sign(node, slot)
                 producer = value.producer()
-                if producer is not None and _is_sum(producer) and is_private(value):
+                if producer is not None and is_sum(producer) and is_private(value):
                     stack.append((producer, own))
                     operands.append(producer)
                 else:
                     operands.append(Term(value, own))
-            self._sums[node] = _Sum(sign, tuple(operands))
+            self._sums[node] = _Sum(outer, tuple(operands))
 
     def terms(self) -> Iterator[Term]:
         for inner in self._sums.values():

@@ -9,16 +9,16 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.broadcasting import fits, to_operand, to_output
+from normfold.planning.broadcasting import fits, to_operand
 from normfold.planning.crossing import Crossing, Table
 from normfold.planning.outlook import outlook
 from normfold.planning.plan import Walk
+from normfold.planning.sums import is_sum, sign
 from normfold.planning.walk import walk_backward
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
 
-_SUMS = frozenset({"Add", "Sub", "Sum"})
 _FARTHEST = 8
 
 
@@ -46,20 +46,19 @@ def _hand_over(
         raise Refused("NF123", f"more than {_FARTHEST} sums lie between it and a bias")
     for use in value.uses():
         reader = NodeView(use.node, workspace)
-        if use.node.op_type not in _SUMS or use.node.domain not in ("", "ai.onnx"):
+        if not is_sum(use.node):
             raise Refused("NF114", f"{reader.op_type} {reader.name!r} is no sum")
         if use.node.graph is not value.graph or use.node in way.crossings:
             raise Refused("NF104", f"{value.name!r} is read twice, or inside a subgraph")
-        arriving = to_output(shift, reader, use.idx)
-        if _is_subtracted(use.node, use.idx):
-            arriving = Affine.of(1.0, -arriving.shift, rank=arriving.rank)
+        crossing = table[use.node.op_type].forward(reader, {use.idx: shift})
+        arriving = crossing.affines[0]
         taken = _into_another(reader, use.idx, arriving, workspace, table)
         if taken is not None:
             way.crossings[use.node] = Crossing()
             backward.append(taken)
         else:
             output = use.node.outputs[0]
-            way.crossings[use.node] = Crossing(affines={0: arriving})
+            way.crossings[use.node] = crossing
             way.renamed.append(output)
             _hand_over(output, arriving, way, backward, workspace, table)
 
@@ -73,15 +72,10 @@ def _into_another(
         operand = reader.value(slot)
         if operand is None or reader.is_constant(slot) or outlook(reader, slot) == 0:
             continue
-        asked = to_operand(shift, reader, slot)
-        if _is_subtracted(reader.node, slot):
-            asked = Affine.of(1.0, -asked.shift, rank=asked.rank)
+        signed = Affine.of(1.0, sign(reader.node, slot) * shift.shift, rank=shift.rank)
+        asked = to_operand(signed, reader, slot)
         try:
             return walk_backward(operand, (reader.node, slot), asked, workspace, table)
         except Refused:
             continue
     return None
-
-
-def _is_subtracted(node: ir.Node, slot: int) -> bool:
-    return node.op_type == "Sub" and slot == 1

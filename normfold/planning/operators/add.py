@@ -19,12 +19,13 @@ from normfold.affine import Affine
 from normfold.planning.broadcasting import fits, output_rank, to_operand, to_output
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.outlook import outlook
+from normfold.planning.sums import SUMS, sign
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 
 
 class Add(Operator):
-    op_types = ("Add", "Sub", "Sum")
+    op_types = SUMS
 
     def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
         affine = wanted[0]
@@ -46,7 +47,7 @@ class Add(Operator):
         able = [
             (tuple(slots), count)
             for slots in groups.values()
-            if (count := sum(_sign(node, slot) for slot in slots)) and fits(shift, node, slots[0])
+            if (count := sum(sign(node.node, slot) for slot in slots)) and fits(shift, node, slots[0])
         ]
         if not able:
             raise Refused(
@@ -59,7 +60,7 @@ class Add(Operator):
         rank = output_rank(node)
         shift = np.zeros((1,) * rank)
         for slot, affine in given.items():
-            shift = shift + _sign(node, slot) * to_output(affine, node, slot).shift
+            shift = shift + sign(node.node, slot) * to_output(affine, node, slot).shift
         scales = [to_output(affine, node, slot) for slot, affine in given.items()]
         if not any(affine.has_scale for affine in scales):
             return Crossing(affines={0: Affine.of(1.0, shift, rank=rank)})
@@ -82,10 +83,6 @@ class Add(Operator):
                 inverse.apply, np.broadcast_shapes(constant.shape, inverse.scale.shape)
             )
         return Crossing(affines={0: Affine.of(scale.scale, shift, rank=rank)}, constants=constants)
-
-
-def _sign(node: NodeView, slot: int) -> int:
-    return -1 if node.op_type == "Sub" and slot == 1 else 1
 
 
 OPERATORS: tuple[Operator, ...] = (Add(),)
