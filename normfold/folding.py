@@ -111,15 +111,22 @@ def fold_model(
 
 def fold_prepared(prepared: Prepared, options: FoldOptions, judge: Judge = accept_every_form) -> Folded:
     """As ``fold_model``, on a model that has been prepared with the same ``freeze_initializers``."""
+    original = prepared.original
     with collector_paused():
         folder = _Folder(prepared.workspace, options, judge)
         folder.run()
+        opset = folder.norms.opset_within_reach(folder.model)
+        if opset is not None:
+            # Forms were refused for the sake of operators that are gone now.
+            workspace = Workspace(original.clone(), freeze_initializers=options.freeze_initializers)
+            again = _Folder(workspace, options, judge, opset)
+            again.run()
+            folder = folder if again.norms.is_kept_by_its_opset() else again
         sites = folder.ledger.sites()
-    original = prepared.original
     changed = any(site.action != "kept" for site in sites) or folder.frozen
     return Folded(
         original=original,
-        model=prepared.workspace.model if changed else original.clone(),
+        model=folder.model if changed else original.clone(),
         exact=folder.exact(),
         sites=sites,
         changed=changed,
@@ -129,9 +136,12 @@ def fold_prepared(prepared: Prepared, options: FoldOptions, judge: Judge = accep
 
 
 class _Folder:
-    def __init__(self, workspace: Workspace, options: FoldOptions, judge: Judge) -> None:
+    def __init__(
+        self, workspace: Workspace, options: FoldOptions, judge: Judge, opset_within_reach: int | None = None
+    ) -> None:
         self._options = options
         self._judge = judge
+        self._opset_within_reach = opset_within_reach
         self._spared = unused(workspace.model)
         self._workspace = workspace
         off = SwitchedOff()
@@ -140,11 +150,17 @@ class _Folder:
         self.frozen = False
         self.norms = NormStep()
 
+    @property
+    def model(self) -> ir.Model:
+        return self._workspace.model
+
     def run(self) -> None:
         bypass_no_ops(self._workspace, self._options.keep)
         # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            self.norms = substitute_norms(self._workspace, self._options, self.ledger, self._judge)
+            self.norms = substitute_norms(
+                self._workspace, self._options, self.ledger, self._judge, self._opset_within_reach
+            )
             self._plan(self._raise(self.norms))
         self._drop_dead_biases()
         if self._options.fold_norm_affine:

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from normfold.ledger import Ledger
 from normfold.options import FoldOptions
 from normfold.planning.norm_forms import LATEST_NEEDED, Form, form_of, needed_opset
-from normfold.planning.opset import obstacle_to_opset
+from normfold.planning.opset import bound_to_opset, obstacle_to_opset
 from normfold.planning.routes import is_kept
-from normfold.planning.targets import Ceiling, Choice, Judge, choose
+from normfold.planning.targets import Choice, Judge, Opsets, choose
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
@@ -31,18 +31,42 @@ class NormStep:
         settled: nodes that no later step reports: what substitutions made, and norms whose stay is explained.
         forms: what each norm was given, by name of its value; ``None`` where it stays as it is.
         moved: values that others took the place of.
+        refused: opsets that forms needed and that the model cannot have as it stands.
+        bound: nodes that mean something else in the opset that the model was given, and are expected to go.
     """
 
     anchored: set[ir.Node] = field(default_factory=set)
     settled: set[ir.Node] = field(default_factory=set)
     forms: dict[str, Form | None] = field(default_factory=dict)
     moved: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    bound: list[ir.Node] = field(default_factory=list)
+
+    def opset_within_reach(self, model: ir.Model) -> int | None:
+        """The latest opset that was refused, and that nothing in the folded ``model`` bars any more."""
+        return next(
+            (v for v in sorted(self.refused, reverse=True) if obstacle_to_opset(model, v, self.settled) is None),
+            None,
+        )
+
+    def is_kept_by_its_opset(self) -> bool:
+        """Whether a node that was expected to go is still there."""
+        return any(node.graph is not None for node in self.bound)
 
 
-def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger, judge: Judge) -> NormStep:
+def substitute_norms(
+    workspace: Workspace, options: FoldOptions, ledger: Ledger, judge: Judge, within_reach: int | None = None
+) -> NormStep:
     """Substitute every norm that has a better form on ``options.target``; the others stay as they are.
 
     The opset is raised where a form needs that and nothing else in the model minds.
+
+    Args:
+        workspace: the model.
+        options: of the fold.
+        ledger: takes what becomes of each norm.
+        judge: is asked about each form.
+        within_reach: an opset that what minds it does not bar, because the fold removes it.
     """
     step = NormStep()
     if options.groupnorm == "keep" or (options.target is None and options.groupnorm is None):
@@ -58,10 +82,8 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger,
             step.settled.add(found.node)
         elif not any(is_kept(node, options.keep) for node in found.nodes):
             norms.append(found)
-    choices = _choices(norms, workspace, options, judge)
-    opsets = [needed_opset(n, c.form, workspace) for n, c in zip(norms, choices, strict=True) if c.form]
-    if max(opsets, default=0) > workspace.opset:
-        raise_opset(workspace, max(opsets))
+    choices = _choices(norms, workspace, options, judge, step.refused, within_reach)
+    _raise_opset(norms, choices, workspace, step)
     for norm, choice in zip(norms, choices, strict=True):
         _substitute_one(norm, choice, workspace, options, ledger, step)
     made = [node for graph in graphs_of(workspace.model) for node in graph if node in step.settled]
@@ -69,21 +91,51 @@ def substitute_norms(workspace: Workspace, options: FoldOptions, ledger: Ledger,
     return step
 
 
-def _choices(norms: Sequence[Norm], workspace: Workspace, options: FoldOptions, judge: Judge) -> list[Choice]:
+def _choices(
+    norms: Sequence[Norm],
+    workspace: Workspace,
+    options: FoldOptions,
+    judge: Judge,
+    refused: set[int],
+    within_reach: int | None,
+) -> list[Choice]:
     """A form for each norm, of which none needs a later opset than the model can have."""
-    ceiling = Ceiling(LATEST_NEEDED, "")
+    opsets = Opsets(workspace.opset, LATEST_NEEDED)
     while True:
-        choices = [choose(n, workspace, options.target, options.groupnorm, ceiling, judge) for n in norms]
+        choices = [choose(n, workspace, options.target, options.groupnorm, opsets, judge) for n in norms]
         given = [(norm, choice.form) for norm, choice in zip(norms, choices, strict=True) if choice.form]
         needed = max((needed_opset(norm, form, workspace) for norm, form in given), default=0)
         if needed <= workspace.opset:
             return choices
         leaving = {node for norm, _ in given for node in norm.nodes}
-        barred = obstacle_to_opset(workspace.model, needed, leaving)
-        if barred is None:
+        barred = None
+        if within_reach is None or needed > within_reach:
+            barred = obstacle_to_opset(workspace.model, needed, leaving)
+        if barred is not None:
+            refused.add(needed)
+            most = max(needed - 1, workspace.opset)
+            reason = f"the model's opset {workspace.opset} cannot be raised: {barred}"
+            opsets = Opsets(min(opsets.least, most), most, reason)
+        elif needed <= opsets.least:
             return choices
-        reason = f"the model's opset {workspace.opset} cannot be raised: {barred}"
-        ceiling = Ceiling(max(needed - 1, workspace.opset), reason)
+        else:
+            # What one norm needs may change what is best for another.
+            opsets = replace(opsets, least=needed)
+
+
+def _raise_opset(
+    norms: Sequence[Norm], choices: Sequence[Choice], workspace: Workspace, step: NormStep
+) -> None:
+    """To what the chosen forms need. What means something else there keeps the opset that it came with."""
+    given = [(norm, choice.form) for norm, choice in zip(norms, choices, strict=True) if choice.form]
+    needed = max((needed_opset(norm, form, workspace) for norm, form in given), default=0)
+    if needed <= workspace.opset:
+        return
+    leaving = {node for norm, _ in given for node in norm.nodes}
+    step.bound = bound_to_opset(workspace.model, needed, leaving)
+    for node in step.bound:
+        node.version = workspace.opset
+    raise_opset(workspace, needed)
 
 
 def _substitute_one(

@@ -28,7 +28,7 @@ def find_dead_bias(node: ir.Node, workspace: Workspace, table: Mapping[str, Oper
     axis = _CHANNEL_AXIS.get(node.op_type)
     if axis is None or node.domain not in ("", "ai.onnx") or len(node.inputs) <= _BIAS:
         return None
-    if node.op_type == "Gemm" and workspace.opset < _GEMM_OPTIONAL_C:
+    if node.op_type == "Gemm" and workspace.opset_of(node) < _GEMM_OPTIONAL_C:
         return None
     view = NodeView(node, workspace)
     bias, dims = view.constant(_BIAS), view.output_dims()

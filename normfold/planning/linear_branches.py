@@ -282,7 +282,7 @@ def _composed(inner: Branch, outer: Branch) -> Branch:
 def _with_pad(x: ir.Value, branch: Branch, workspace: Workspace) -> tuple[ir.Value, Branch]:
     """A Pad with zeros in front of the branch becomes its own padding."""
     pad = x.producer()
-    if pad is None or pad.op_type != "Pad" or not is_private(x) or workspace.opset < _PADS_AS_INPUT:
+    if pad is None or pad.op_type != "Pad" or not is_private(x) or workspace.opset_of(pad) < _PADS_AS_INPUT:
         return x, branch
     view = NodeView(pad, workspace)
     amounts, fill, source = view.integers(1), view.array(2) if view.has(2) else np.zeros(1), view.value(0)

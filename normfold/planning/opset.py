@@ -8,7 +8,7 @@ with more types at most, or with additions that do nothing where they are left o
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 from onnx import defs
@@ -61,14 +61,25 @@ def obstacle_to_opset(model: ir.Model, version: int, leaving: Collection[ir.Node
         return "it has local functions"
     if model.ir_version is not None and model.ir_version < _FIRST_SEPARATE_INITIALIZERS:
         return f"its IR version is {model.ir_version}"
+    return next((changed for _, changed in _changes(model, current, version, leaving)), None)
+
+
+def bound_to_opset(model: ir.Model, version: int, leaving: Collection[ir.Node]) -> list[ir.Node]:
+    """The nodes that mean something else in ``version`` than in the model's own opset, but for those that
+    will not be there any more."""
+    return [node for node, _ in _changes(model, own_opset(model), version, leaving)]
+
+
+def _changes(
+    model: ir.Model, current: int, version: int, leaving: Collection[ir.Node]
+) -> Iterator[tuple[ir.Node, str]]:
     for graph in model.graphs():
         for node in graph:
             if node.domain not in ("", "ai.onnx") or node in leaving:
                 continue
             changed = _change(node, current, version)
             if changed is not None:
-                return changed
-    return None
+                yield node, changed
 
 
 def own_opset(model: ir.Model) -> int:

@@ -51,16 +51,18 @@ def target_of(provider: str) -> Target:
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """How far the opset may go.
+class Opsets:
+    """Which opset the model will have.
 
     Attributes:
-        opset: the latest that the model may have.
+        least: the one it has, or that another norm's form needs.
+        most: the latest that it may have.
         reason: why it may have no later one.
     """
 
-    opset: int
-    reason: str
+    least: int
+    most: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class _Preference:
 
 
 def choose(
-    norm: Norm, workspace: Workspace, target: str | None, form: str | None, ceiling: Ceiling, judge: Judge
+    norm: Norm, workspace: Workspace, target: str | None, form: str | None, opsets: Opsets, judge: Judge
 ) -> Choice:
     """The form for a norm: the first that is valid and that nothing speaks against.
 
@@ -103,23 +105,23 @@ def choose(
         workspace: the model.
         target: name of a runtime; ``None`` leaves every norm as it is.
         form: what the user asked for: a form, ``keep``, or ``None`` for the target's choice.
-        ceiling: the latest opset.
+        opsets: which opset the model will have.
         judge: is asked about each form that is valid.
     """
     if norm.kind == "layernorm" and form is None and target == "ort-cpu":
-        return Choice("layernorm" if _is_slow_layernorm(norm, workspace) else None)
+        return Choice("layernorm" if _is_slow_layernorm(norm, workspace, opsets.least) else None)
     if norm.kind not in ("groupnorm", "instancenorm") or form == "keep" or (target is None and form is None):
         return Choice(None)
     own, passed, unstable = form_of(norm), list[str](), False
-    for wanted in _wanted(norm, workspace, target, form):
+    for wanted in _wanted(norm, workspace, target, form, opsets.least):
         barred = wanted.drawback
         if barred is None and own in (wanted.form, *wanted.as_good):
             return _outcome(None, passed, unstable=unstable)
         if barred is None:
             barred = obstacle(norm, wanted.form, workspace)
         later = needed_opset(norm, wanted.form, workspace)
-        if barred is None and later > ceiling.opset:
-            barred = f"it needs opset {later}, and {ceiling.reason}"
+        if barred is None and later > opsets.most:
+            barred = f"it needs opset {later}, and {opsets.reason}"
         if barred is None:
             barred = judge(norm, wanted.form, workspace)
             unstable |= barred is not None
@@ -129,7 +131,7 @@ def choose(
     return _outcome(None, passed, unstable=unstable)
 
 
-def _is_slow_layernorm(norm: Norm, workspace: Workspace) -> bool:
+def _is_slow_layernorm(norm: Norm, workspace: Workspace, opset: int) -> bool:
     """Whether it is spelled out over axis 1 of an image, where one operator between Transposes is faster; see
     docs/decisions/0009-norms-over-channels.md."""
     dims = workspace.dims(norm.x)
@@ -139,7 +141,7 @@ def _is_slow_layernorm(norm: Norm, workspace: Workspace) -> bool:
         and dims is not None
         and len(dims) > norm.channel_axis + 1
         and workspace.shapes.dtype(norm.x) == ir.DataType.FLOAT
-        and needed_opset(norm, "layernorm", workspace) <= workspace.opset
+        and needed_opset(norm, "layernorm", workspace) <= opset
     )
 
 
@@ -149,9 +151,11 @@ def _outcome(form: Form | None, passed: Sequence[str], *, unstable: bool) -> Cho
     return Choice(form, "NF404" if unstable else "NF403", "; ".join(passed))
 
 
-def _wanted(norm: Norm, workspace: Workspace, target: str | None, form: str | None) -> list[_Preference]:
+def _wanted(
+    norm: Norm, workspace: Workspace, target: str | None, form: str | None, opset: int
+) -> list[_Preference]:
     """What is tried, in order: what was asked for by name, then what the target likes."""
-    listed = [] if target is None else _PREFERENCES[target](norm, workspace)
+    listed = [] if target is None else _PREFERENCES[target](norm, workspace, opset)
     if form is None:
         return listed
     asked = next(known for known in FORMS if known == form)
@@ -163,15 +167,15 @@ def _wanted(norm: Norm, workspace: Workspace, target: str | None, form: str | No
 _SAME_OPERATOR: dict[Form, frozenset[str]] = {"instancenorm-bn": frozenset({"instancenorm"})}
 
 
-def _ort_cpu(_norm: Norm, _workspace: Workspace) -> list[_Preference]:
+def _ort_cpu(_norm: Norm, _workspace: Workspace, _opset: int) -> list[_Preference]:
     return [
         _Preference("instancenorm-bn", frozenset({"instancenorm", "layernorm"})),
         _Preference("layernorm", frozenset()),
     ]
 
 
-def _ort_cuda(norm: Norm, workspace: Workspace) -> list[_Preference]:
-    opset, narrow = workspace.opset, workspace.shapes.dtype(norm.x) == ir.DataType.FLOAT16
+def _ort_cuda(norm: Norm, workspace: Workspace, opset: int) -> list[_Preference]:
+    narrow = workspace.shapes.dtype(norm.x) == ir.DataType.FLOAT16
     on_cpu = f"InstanceNormalization of opset {opset} has no CUDA kernel and runs on the CPU"
     late = opset > _INSTANCE_NORMALIZATION_ON_CUDA
     good = frozenset({"instancenorm", "layernorm"} | ({"ms-groupnorm"} if not narrow else set()))
@@ -183,7 +187,7 @@ def _ort_cuda(norm: Norm, workspace: Workspace) -> list[_Preference]:
     return [_Preference("ms-groupnorm", frozenset()), *listed] if narrow else listed
 
 
-def _tensorrt(norm: Norm, _workspace: Workspace) -> list[_Preference]:
+def _tensorrt(norm: Norm, _workspace: Workspace, _opset: int) -> list[_Preference]:
     wrong = "TensorRT 10.16 computes GroupNormalization with one group wrongly" if norm.groups == 1 else None
     return [
         _Preference("native", frozenset({"layernorm"}), wrong),
@@ -191,15 +195,15 @@ def _tensorrt(norm: Norm, _workspace: Workspace) -> list[_Preference]:
     ]
 
 
-def _openvino(_norm: Norm, _workspace: Workspace) -> list[_Preference]:
+def _openvino(_norm: Norm, _workspace: Workspace, _opset: int) -> list[_Preference]:
     return [_Preference("instancenorm", frozenset({"native", "layernorm"}))]
 
 
-def _portable(_norm: Norm, _workspace: Workspace) -> list[_Preference]:
+def _portable(_norm: Norm, _workspace: Workspace, _opset: int) -> list[_Preference]:
     return [_Preference("instancenorm", frozenset({"instancenorm-bn", "layernorm"}))]
 
 
-_PREFERENCES: dict[str, Callable[[Norm, Workspace], list[_Preference]]] = {
+_PREFERENCES: dict[str, Callable[[Norm, Workspace, int], list[_Preference]]] = {
     "ort-cpu": _ort_cpu,
     "ort-cuda": _ort_cuda,
     "tensorrt": _tensorrt,

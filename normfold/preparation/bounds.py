@@ -116,7 +116,7 @@ def elements(node: ir.Node, inputs: Sequence[Array | None], opsets: Mapping[str,
     Args:
         node: of the standard domain, without subgraphs.
         inputs: its operands.
-        opsets: operator set version by domain.
+        opsets: operator set version by domain, used where the node carries none.
 
     Returns:
         The number; ``None`` where nothing says it.
@@ -141,7 +141,7 @@ def elements(node: ir.Node, inputs: Sequence[Array | None], opsets: Mapping[str,
 
 def _inferred(node: ir.Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> int | None:
     """What onnx's shape inference of this one node says, all results together."""
-    version = opsets.get("", opsets.get("ai.onnx", 1))
+    version = node.version or opsets.get("", opsets.get("ai.onnx", 1))
     proto = onnx.NodeProto(op_type=node.op_type, output=[f"y{i}" for i in range(len(node.outputs))])
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}

@@ -31,7 +31,7 @@ class NodeView:
 
     @property
     def opset(self) -> int:
-        return self._workspace.opset
+        return self._workspace.opset_of(self.node)
 
     @property
     def name(self) -> str:

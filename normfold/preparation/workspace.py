@@ -37,6 +37,10 @@ class Workspace:
     def opset(self) -> int:
         return self.opsets.get("", self.opsets.get("ai.onnx", 1))
 
+    def opset_of(self, node: ir.Node) -> int:
+        """The opset that a node is to be read by: the model's, unless it keeps the one it came with."""
+        return self.opset if node.version is None else node.version
+
     def dims(self, value: ir.Value) -> Dims | None:
         return self.shapes.dims(value)
 

@@ -43,7 +43,7 @@ def read_batchnorm(node: ir.Node, workspace: Workspace) -> Affine:
     Raises:
         Refused: where the node is not a constant affine.
     """
-    opset = workspace.opset
+    opset = workspace.opset_of(node)
     if not is_inference(node, opset):
         raise Refused("NF107", "it normalises with the statistics of the batch (training semantics)")
     x, y = node.inputs[0], node.outputs[0]

@@ -51,7 +51,7 @@ def read_elementwise(node: ir.Node, slot: int, workspace: Workspace) -> Affine:
     array = workspace.constants.array(operand)
     if array is None or array.dtype != np.float64:
         raise Refused("NF101", f"{operand.name if operand else '?'!r} could not be evaluated")
-    constant = _aligned(node, array, rank, workspace.opset)
+    constant = _aligned(node, array, rank, workspace.opset_of(node))
     _check_broadcast(constant, dims, value)
     if not np.isfinite(constant).all():
         raise Refused("NF108", "a constant is NaN or infinite")

@@ -48,7 +48,7 @@ class TiledBatchNorm:
 def read_tiled_batchnorm(norm: ir.Node, workspace: Workspace) -> TiledBatchNorm | None:
     """What a node and its neighbours are, ``None`` where they are not that."""
     view = NodeView(norm, workspace)
-    if norm.op_type != "BatchNormalization" or view.is_constant(3) or not is_inference(norm, workspace.opset):
+    if norm.op_type != "BatchNormalization" or view.is_constant(3) or not is_inference(norm, view.opset):
         return None
     merge, split = view.producer(0), _only_reader(norm, workspace)
     if merge is None or split is None or not (_is_reshape(merge) and _is_reshape(split)):

@@ -61,7 +61,7 @@ def _does_nothing(node: ir.Node, workspace: Workspace) -> bool:
 
 def is_eval_dropout(node: ir.Node, workspace: Workspace) -> bool:
     """Opset 1 and 6 have ``is_test``, 7 and 10 always infer, from 12 on ``training_mode`` is an input."""
-    if workspace.opset < 7:
+    if workspace.opset_of(node) < 7:
         return node.attributes.get_int("is_test", 0) == 1
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return True

@@ -9,9 +9,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from benchmarks.channel_norms import layernorm_over_channels
 from benchmarks.groupnorm import source
 from normfold import fold
 from normfold.folding import Folded, fold_model
+from normfold.norm_step import NormStep
 from normfold.options import FoldOptions
 from normfold.planning.opset import obstacle_to_opset
 
@@ -93,6 +95,85 @@ def test_what_the_form_replaces_does_not_count() -> None:
     action, _, code, reason = site_of(folded(model, groupnorm="native"))
     assert (action, code) == ("kept", "NF403")
     assert "ReduceMean" in reason
+
+
+def centred_weight(model: onnx.ModelProto, source: str) -> None:
+    """``z``: a Conv of ``y`` whose weight an expression makes of ``source`` with the ReduceMean of old."""
+    weight = np.random.default_rng(1).standard_normal((4, 12, 1, 1)).astype(np.float32)
+    if source == "weight":
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
+    else:
+        model.graph.input.append(oh.make_tensor_value_info(source, onnx.TensorProto.FLOAT, weight.shape))
+    model.graph.node.extend(
+        [
+            oh.make_node("ReduceMean", [source], ["wm"], axes=[1]),
+            oh.make_node("Sub", [source, "wm"], ["w"]),
+            oh.make_node("Conv", ["y", "w"], ["z"]),
+        ]
+    )
+    model.graph.output[0].CopyFrom(oh.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [None] * 4))
+
+
+def test_what_the_fold_removes_does_not_count() -> None:
+    """ReduceMean of opset 17 bars the native operator, until the expression of a weight is evaluated."""
+    model = model_at(17)
+    centred_weight(model, "weight")
+    result = folded(model, groupnorm="native")
+    assert site_of(result) == ("substituted", "native", None, "")
+    proto = ir.to_proto(result.model)
+    assert [o.version for o in proto.opset_import] == [21]
+    assert [node.op_type for node in proto.graph.node] == ["GroupNormalization", "Conv"]
+    onnx.checker.check_model(proto, full_check=True)
+    assert not fold_model(result.model, FoldOptions(groupnorm="native")).changed
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    before, after = (
+        ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for m in (model, proto)
+    )
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
+
+
+def test_what_stays_counts_although_the_form_could_have_it() -> None:
+    model = model_at(17)
+    centred_weight(model, "fed")
+    result = folded(model, groupnorm="native")
+    assert "ReduceMean" in site_of(result)[3]
+    assert result.model.opset_imports[""] == 17
+
+
+def test_what_was_expected_to_go_and_did_not_undoes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_at(17)
+    centred_weight(model, "fed")
+    expected = folded(model, groupnorm="native")
+    monkeypatch.setattr(NormStep, "opset_within_reach", lambda _self, _model: 21)
+    result = folded(model, groupnorm="native")
+    assert result.sites == expected.sites
+    assert ir.to_proto(result.model) == ir.to_proto(expected.model)
+
+
+def test_a_norm_is_judged_by_the_opset_that_another_needs() -> None:
+    """A GroupNorm of float64 needs LayerNormalization of opset 17, which the LayerNorm over channels likes
+    too."""
+    group, layer = model_at(16, kind="handwritten"), layernorm_over_channels(SHAPE)["hand-written"]
+    for tensor in group.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*group.graph.input, *group.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    layer.opset_import[0].version, layer.ir_version = 16, group.ir_version
+    for model, axes in ((group, [2]), (layer, [1])):
+        for node in model.graph.node:
+            if node.op_type == "ReduceMean":
+                del node.input[1:]
+                node.attribute.append(oh.make_attribute("axes", axes))
+    both = onnx.compose.merge_models(onnx.compose.add_prefix(layer, "l_"), group, io_map=[])
+    onnx.checker.check_model(both, full_check=True)
+    options = FoldOptions(target="ort-cpu")
+    result = fold_model(ir.from_proto(both), options)
+    assert [(s.kind, s.rule) for s in result.sites] == [("layernorm", "layernorm"), ("groupnorm", "layernorm")]
+    assert result.model.opset_imports[""] == 17
+    assert not fold_model(result.model, options).changed
 
 
 def test_nothing_is_raised_without_need() -> None:
