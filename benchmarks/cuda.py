@@ -17,7 +17,8 @@ import onnxruntime
 
 import normfold
 from models import real
-from normfold.benchmarking import BenchOptions, bench
+from normfold.benchmarking import BenchOptions
+from normfold.commands.bench import bench
 from normfold.errors import Inconclusive, NormfoldError
 from normfold.reporting.report import Report
 from normfold.verification.runtime import provider_name

@@ -1,4 +1,4 @@
-"""The command line: parses, calls ``normfold.api``, renders. Imports nothing heavy before a command runs."""
+"""The command line: parses, calls ``normfold.commands``, renders. Nothing heavy is imported early."""
 
 from __future__ import annotations
 

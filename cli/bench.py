@@ -76,7 +76,8 @@ def command(
     require_data_for_image(ctx, options)
 
     def work(display: Display) -> Report:
-        from normfold.benchmarking import BenchOptions, bench
+        from normfold.benchmarking import BenchOptions
+        from normfold.commands.bench import bench
 
         return bench(a, b, BenchOptions(**options), progress=display)
 

@@ -48,7 +48,7 @@ def command(
         raise click.UsageError("--data is required: the statistics are taken from it", ctx)
 
     def work(display: Display) -> Report:
-        from normfold.api import calibrate
+        from normfold.commands.calibrate import calibrate
 
         return calibrate(model, output, data=data, progress=display, **options).report
 

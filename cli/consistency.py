@@ -75,7 +75,7 @@ def command(
         _require_for_torch(ctx, options)
 
     def work(display: Display) -> Report:
-        from normfold.api import check_consistency, check_module
+        from normfold.commands.consistency import check_consistency, check_module
 
         if factory is None:
             assert model is not None

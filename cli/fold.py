@@ -103,7 +103,7 @@ def command(
 
 
 def _fold(model: str, output: str | None, check: bool, options: dict[str, Any], display: Display) -> Report:
-    from normfold.api import fold
+    from normfold.commands.fold import fold
     from normfold.reporting.check import pending_folds
 
     result = fold(model, output, progress=display, **options)

@@ -30,7 +30,7 @@ def command(
     """
 
     def work(display: Display) -> Report:
-        from normfold.api import inspect
+        from normfold.commands.inspect import inspect
 
         return inspect(model, progress=display, **options)
 

@@ -36,7 +36,7 @@ def command(
     require_data_for_image(ctx, options)
 
     def work(display: Display) -> Report:
-        from normfold.api import verify
+        from normfold.commands.verify import verify
 
         return verify(a, b, progress=display, **options)
 

@@ -12,8 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normfold.api import FoldPass, FoldResult, calibrate, check_consistency, fold, inspect, verify
     from normfold.batch.many import fold_many
+    from normfold.commands.calibrate import calibrate
+    from normfold.commands.consistency import check_consistency
+    from normfold.commands.fold import FoldResult, fold
+    from normfold.commands.fold_pass import FoldPass
+    from normfold.commands.inspect import inspect
+    from normfold.commands.verify import verify
     from normfold.errors import (
         ConsistencyFailed,
         Inconclusive,
@@ -52,8 +57,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "normfold.api": ("FoldPass", "FoldResult", "calibrate", "check_consistency", "fold", "inspect", "verify"),
     "normfold.batch.many": ("fold_many",),
+    "normfold.commands.calibrate": ("calibrate",),
+    "normfold.commands.consistency": ("check_consistency",),
+    "normfold.commands.fold": ("FoldResult", "fold"),
+    "normfold.commands.fold_pass": ("FoldPass",),
+    "normfold.commands.inspect": ("inspect",),
+    "normfold.commands.verify": ("verify",),
     "normfold.errors": (
         "ConsistencyFailed",
         "Inconclusive",

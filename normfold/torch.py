@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from normfold.api import FoldResult, fold
+from normfold.commands.fold import FoldResult, fold
 from normfold.consistency.layers import batchnorm_layers, inlined
 from normfold.errors import InputError, MissingDependency
 from normfold.evaluation import Evaluator, NotCovered

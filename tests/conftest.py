@@ -23,7 +23,8 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from normfold.folding import Folded, FoldOptions, fold_model
+from normfold.folding import Folded, fold_model
+from normfold.options import FoldOptions
 from normfold.reporting.report import Site
 
 Arrays = Mapping[str, np.ndarray]

@@ -72,8 +72,8 @@ def fold_job(job: Job) -> Outcome:
 
 
 def _fold(job: Job) -> Report:
-    from normfold.api import fold
     from normfold.batch.record import done_before, remember
+    from normfold.commands.fold import fold
     from normfold.reporting.check import pending_folds
 
     known = done_before(job)

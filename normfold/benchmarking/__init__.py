@@ -1,5 +1,5 @@
-"""Times two models against each other in onnxruntime."""
+"""Two models timed in turns in onnxruntime, and the ratio of their times."""
 
-from normfold.benchmarking.bench import BenchOptions, bench
+from normfold.benchmarking.bencher import BenchOptions
 
-__all__ = ["BenchOptions", "bench"]
+__all__ = ["BenchOptions"]

@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import parser
 
-from normfold.benchmarking import BenchOptions, bench, timing
+from normfold.benchmarking import BenchOptions, timing
 from normfold.benchmarking.timing import time_pair
+from normfold.commands.bench import bench
 from normfold.errors import Inconclusive, InputError
 from normfold.verification.runtime import CPU, RuntimeCrashed, RuntimeRefused
 

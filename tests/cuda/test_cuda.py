@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from normfold.benchmarking import BenchOptions, bench
+from normfold.benchmarking import BenchOptions
+from normfold.commands.bench import bench
 from normfold.reporting.report import Verification
 from normfold.verification import VerifyOptions, verify_models
 from tests.verification.conftest import ConvBatchNorm

@@ -26,7 +26,7 @@ _OWN = {
 }
 _WHOLE = [
     "tests/planning/test_limits.py",
-    "tests/test_folding.py",
+    "tests/folding/test_folding.py",
     "tests/planning/test_norm_affine.py",
     "tests/planning/test_sideways.py",
     "tests/planning/test_routes.py",

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normfold.folding import FoldOptions
+from normfold.options import FoldOptions
 
 CHANNELS = 4
 

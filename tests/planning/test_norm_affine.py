@@ -9,7 +9,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from normfold.folding import FoldOptions, fold_model
+from normfold.folding import fold_model
+from normfold.options import FoldOptions
 
 ASKED = FoldOptions(fold_norm_affine=True, groupnorm="keep")
 

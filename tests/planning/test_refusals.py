@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from normfold.codes import CODES
-from normfold.folding import FoldOptions
+from normfold.options import FoldOptions
 
 
 def constants() -> dict[str, np.ndarray]:
@@ -178,7 +178,7 @@ ELSEWHERE = {
     "NF100": "tests/cli/test_ci.py",
     "NF118": "tests/planning/test_routes.py",
     "NF119": "tests/planning/test_walk.py",
-    "NF121": "tests/test_folding.py",
+    "NF121": "tests/folding/test_folding.py",
     "NF122": "tests/planning/test_walk.py",
     "NF124": "tests/planning/test_walk.py",
     "NF127": "tests/planning/test_routes.py",

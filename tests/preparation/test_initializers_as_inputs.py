@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from normfold.folding import FoldOptions
+from normfold.options import FoldOptions
 
 PARAMETERS = ("w", "s", "b", "m", "v")
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from normfold.folding import FoldOptions
+from normfold.options import FoldOptions
 
 LAYER_NORM = """
     m = ReduceMean (x, axis)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.export import quiet
-from normfold.folding import FoldOptions, fold_model
+from normfold.folding import fold_model
+from normfold.options import FoldOptions
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
 from tests.conftest import Checker

@@ -24,7 +24,8 @@ from torch import Tensor
 from models.export import Exporter
 from models.norms import Norm as Module
 from models.norms.export import CHANNELS, Export
-from normfold.folding import FoldOptions, fold_model
+from normfold.folding import fold_model
+from normfold.options import FoldOptions
 from normfold.planning.norm_forms import FORMS, Form, form_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from normfold.folding import FoldOptions
+from normfold.options import FoldOptions
 from tests.conftest import Checker
 
 C = 6

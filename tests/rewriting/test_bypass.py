@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from normfold.folding import FoldOptions
+from normfold.options import FoldOptions
 
 
 def net(check: Any, body: str, **shapes: list[int]) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 import normfold.verification.verify as verify_module
-from normfold.api import verify
+from normfold.commands.verify import verify
 from normfold.errors import OutputError
 from normfold.verification import VerifyOptions, verify_fold, verify_models
 from normfold.verification.graph_index import GraphIndex

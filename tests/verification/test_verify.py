@@ -12,7 +12,7 @@ import pytest
 
 import normfold.verification.sweep as sweep_module
 import normfold.verification.verify as verify_module
-from normfold.api import verify as verify_files
+from normfold.commands.verify import verify as verify_files
 from normfold.errors import InputError
 from normfold.reporting.report import Verification
 from normfold.verification import VerifyOptions, verify_fold, verify_models

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normfold.folding import FoldOptions, fold_model
+from normfold.folding import fold_model
+from normfold.options import FoldOptions
 
 CHANNELS = 4
 

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.groupnorm import source
 from normfold import fold
+from normfold.commands.form_trials import FormTrials
 from normfold.errors import InputError, VerificationFailed
-from normfold.norm_trial import FormTrials
 from normfold.planning.norm_forms import Form
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm, find_norms
@@ -126,12 +126,13 @@ def test_tuning_takes_the_fastest() -> None:
 
 
 def test_tuning_passes_over_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normfold import tuning
+    from normfold.commands import form_timing
 
     order = [
-        tuning.Timed(form, 1.0, speed, (speed, speed)) for form, speed in (("native", 9.0), ("keep", 1.0))
+        form_timing.Timed(form, 1.0, speed, (speed, speed))
+        for form, speed in (("native", 9.0), ("keep", 1.0))
     ]
-    monkeypatch.setattr(tuning, "forms_by_speed", lambda *_arguments: order)
+    monkeypatch.setattr(form_timing, "forms_by_speed", lambda *_arguments: order)
     monkeypatch.setattr(FormTrials, "_tried", lambda *_arguments: None)
     result = fold(model_of("handwritten"), tune=True, data=SHIFTED)
     assert "substituted" not in {site.action for site in result.report.sites}

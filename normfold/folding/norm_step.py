@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from normfold.ledger import Ledger
+from normfold.folding.ledger import Ledger
 from normfold.options import FoldOptions
 from normfold.planning.norm_forms import LATEST_NEEDED, Form, form_of, needed_opset
 from normfold.planning.opset import bound_to_opset, obstacle_to_opset

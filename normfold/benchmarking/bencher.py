@@ -10,10 +10,8 @@ import onnx_ir as ir
 
 from normfold.benchmarking.statistics import compare
 from normfold.benchmarking.timing import time_pair
-from normfold.errors import Inconclusive, InputError, MissingDependency
-from normfold.loading import ModelLike, Source
-from normfold.pipeline import Run, refuse_unfit_sizes
-from normfold.progress import Progress
+from normfold.errors import Inconclusive, InputError
+from normfold.loading import Source
 from normfold.reporting.report import Finding, Measurement, Report
 from normfold.verification import parse_image_options
 from normfold.verification.inputs import Arrays, InputSpec, signature
@@ -24,7 +22,6 @@ from normfold.verification.runtime import (
     Runtime,
     RuntimeCrashed,
     RuntimeRefused,
-    onnxruntime_installed,
     provider_name,
     write_model,
 )
@@ -60,51 +57,15 @@ class BenchOptions:
     timeout_seconds: float = 300.0
 
 
-def bench(
-    a: ModelLike, b: ModelLike, options: BenchOptions | None = None, *, progress: Progress | None = None
-) -> Report:
-    """Times two models of the same signature in turns, per provider and batch size.
+class Bencher:
+    """Times two models of one signature; what it finds goes into the report."""
 
-    Args:
-        a: the first model: path, protobuf or onnx_ir model.
-        b: the second.
-        options: inputs, providers, effort.
-        progress: is called with the name of each phase when it begins.
-
-    Returns:
-        The report with its ``measurements``. ``report.exit`` is 3 if a provider could not be exercised.
-
-    Raises:
-        InputError: a model or an option cannot be used.
-        Inconclusive: NF208, no generated input runs.
-        MissingDependency: onnxruntime is not installed.
-    """
-    options = options or BenchOptions()
-    with Run("bench", progress) as run:
-        if not onnxruntime_installed():
-            raise MissingDependency(
-                "bench needs onnxruntime: pip install 'normfold[cpu]' or 'normfold[cuda]'"
-            )
-        sources = run.load(a), run.load(b)
-        with Runtime(options.timeout_seconds) as runtime:
-            bencher = _Bencher(sources, options, runtime, run.report)
-            for batch in options.batches or (None,):
-                with run.phase("inputs"):
-                    arrays = bencher.inputs(batch)
-                for provider in dict.fromkeys(map(provider_name, options.providers)):
-                    with run.phase("time"):
-                        bencher.measure(provider, batch, arrays)
-    return run.report
-
-
-class _Bencher:
     def __init__(
         self, sources: tuple[Source, Source], options: BenchOptions, runtime: Runtime, report: Report
     ) -> None:
         self._models = sources[0].model, sources[1].model
         self._options, self._runtime, self._report = options, runtime, report
         self._files = _file(sources[0], runtime, "a"), _file(sources[1], runtime, "b")
-        refuse_unfit_sizes(self._models[0], options.dims, options.shapes)
         _require_equal_signatures(*(signature(model) for model in self._models))
 
     def inputs(self, batch: int | None) -> Arrays:

@@ -13,8 +13,8 @@ from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
 from normfold.collector import collector_paused
-from normfold.ledger import Ledger, rule_of
-from normfold.norm_step import NormStep, substitute_norms
+from normfold.folding.ledger import Ledger, rule_of
+from normfold.folding.norm_step import NormStep, substitute_norms
 from normfold.options import FoldOptions
 from normfold.planning.branches import find_merge
 from normfold.planning.cost import is_bias

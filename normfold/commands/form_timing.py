@@ -13,7 +13,7 @@ from normfold.planning.norm_forms import FORMS
 from normfold.planning.targets import Judge
 
 if TYPE_CHECKING:
-    from normfold.api import VerifyArguments
+    from normfold.commands.arguments import VerifyArguments
 
 _PROVIDERS = {"ort-cuda": "cuda", "tensorrt": "tensorrt", "openvino": "openvino"}
 KEEP = "keep"
@@ -59,7 +59,8 @@ def forms_by_speed(
         Inconclusive: the provider could not be exercised.
         MissingDependency: onnxruntime is not installed.
     """
-    from normfold.benchmarking import BenchOptions, bench
+    from normfold.benchmarking import BenchOptions
+    from normfold.commands.bench import bench
     from normfold.folding import fold_model
 
     kept = fold_model(source.model, replace(options, groupnorm=KEEP))

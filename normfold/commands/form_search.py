@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from normfold.commands.fold_run import FoldRun
 from normfold.errors import VerificationFailed
 from normfold.loading import Source
 from normfold.options import FoldOptions
-from normfold.pipeline import Run
 from normfold.reporting.report import Finding
 
 if TYPE_CHECKING:
-    from normfold.api import VerifyArguments
+    from normfold.commands.arguments import VerifyArguments
+    from normfold.commands.form_timing import Timed
+    from normfold.commands.form_trials import FormTrials
     from normfold.folding import Folded
-    from normfold.norm_trial import FormTrials
     from normfold.planning.targets import Judge
-    from normfold.tuning import Timed
     from normfold.verification import VerifyOptions
 
 Prove = Callable[[os.PathLike[str] | ir.Model], None]
@@ -30,7 +30,7 @@ Deliver = Callable[["Folded", Prove], None]
 
 
 def fold_until_proven(
-    run: Run,
+    run: FoldRun,
     source: Source,
     options: FoldOptions,
     proof: VerifyOptions | None,
@@ -96,21 +96,21 @@ def _trials(options: FoldOptions, proof: VerifyOptions | None) -> Iterator[FormT
     if proof is None or options.allow_unstable:
         yield None
         return
-    from normfold.norm_trial import FormTrials
+    from normfold.commands.form_trials import FormTrials
 
     with FormTrials(options.target, proof.seed, options.groupnorm) as trials:
         yield trials
 
 
 def _timed(
-    run: Run, source: Source, options: FoldOptions, judge: Judge | None, checks: VerifyArguments
+    run: FoldRun, source: Source, options: FoldOptions, judge: Judge | None, checks: VerifyArguments
 ) -> list[Timed]:
     """The forms that the model may have, the fastest first, as they were measured on it."""
-    from normfold import tuning
+    from normfold.commands.form_timing import forms_by_speed
     from normfold.planning.targets import accept_every_form
 
     with run.phase("tune"):
-        timed = tuning.forms_by_speed(source, options, judge or accept_every_form, checks)
+        timed = forms_by_speed(source, options, judge or accept_every_form, checks)
     if timed:
         times = ", ".join(
             f"{entry.form} {entry.speedup:.2f}× ({entry.interval[0]:.2f} to {entry.interval[1]:.2f})"
