@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -145,14 +145,20 @@ class TestGroup:
         assert version("normfold") == normfold.__version__
 
 
+def _processor_seconds_of_children() -> float:
+    """Of those that have ended: a busy machine does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class TestProcess:
     def test_help_answers_at_once(self) -> None:
         seconds = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = _processor_seconds_of_children()
             assert process("--help").returncode == 0
-            seconds.append(time.perf_counter() - began)
-        assert statistics.median(seconds) < 0.4
+            seconds.append(_processor_seconds_of_children() - began)
+        assert statistics.median(seconds) < 0.3
 
     def test_import_is_cheap(self) -> None:
         heavy = {"numpy", "onnx", "onnx_ir", "click", "rich"}
