@@ -44,10 +44,10 @@ class NormStep:
 
     def opset_within_reach(self, model: ir.Model) -> int | None:
         """The latest opset that was refused, and that nothing in the folded ``model`` bars any more."""
-        return next(
-            (v for v in sorted(self.refused, reverse=True) if obstacle_to_opset(model, v, self.settled) is None),
-            None,
-        )
+        for version in sorted(self.refused, reverse=True):
+            if obstacle_to_opset(model, version, self.settled) is None:
+                return version
+        return None
 
     def is_kept_by_its_opset(self) -> bool:
         """Whether a node that was expected to go is still there."""

@@ -171,7 +171,10 @@ def test_a_norm_is_judged_by_the_opset_that_another_needs() -> None:
     onnx.checker.check_model(both, full_check=True)
     options = FoldOptions(target="ort-cpu")
     result = fold_model(ir.from_proto(both), options)
-    assert [(s.kind, s.rule) for s in result.sites] == [("layernorm", "layernorm"), ("groupnorm", "layernorm")]
+    assert [(site.kind, site.rule) for site in result.sites] == [
+        ("layernorm", "layernorm"),
+        ("groupnorm", "layernorm"),
+    ]
     assert result.model.opset_imports[""] == 17
     assert not fold_model(result.model, options).changed
 
