@@ -70,6 +70,12 @@ def _allowed(op_type: str, opset: int, index: int, *, output: bool = False) -> f
     return frozenset([own.type_str])
 
 
+def _takes_nothing(op_type: str, opset: int, index: int) -> bool:
+    """Whether an operand is there and may be left out."""
+    formal = onnx.defs.get_schema(op_type, opset).inputs
+    return index < len(formal) and formal[index].option == onnx.defs.OpSchema.FormalParameterOption.Optional
+
+
 def _tensor(array: np.ndarray, dtype: int, name: str) -> onnx.TensorProto:
     stored = np.ascontiguousarray(array).astype(helper.tensor_dtype_to_np_dtype(dtype))
     return helper.make_tensor(name, dtype, array.shape, stored.tobytes(), raw=True)
@@ -187,16 +193,23 @@ class Draft:
         shapes: Sequence[Shape | None],
         *,
         dtype: int | None = None,
+        dtypes: Sequence[int] | None = None,
         domain: str = "",
         **attributes: Any,
     ) -> list[Value]:
+        """Likewise, with several outputs (``None`` has no name), of one type or of ``dtypes``."""
         require(all(shape is None or (0 < math.prod(shape) <= LARGEST) for shape in shapes))
         first = operands[0] if operands else None
         made_of = first.dtype if isinstance(first, Value) else self.dtype
         dtype = made_of if dtype is None else dtype
         if not domain:
             self._check(op_type, operands, dtype)
-        outputs = [None if s is None else Value(self.names.new(op_type), s, dtype) for s in shapes]
+        outputs = [
+            None if s is None else Value(self.names.new(op_type), s, own)
+            for s, own in zip(shapes, dtypes or [dtype] * len(shapes), strict=True)
+        ]
+        if not domain and self.chance(30) and _takes_nothing(op_type, self.opset, len(operands)):
+            operands = [*operands, ""]
         node = helper.make_node(
             op_type,
             [o.name if isinstance(o, Value) else o for o in operands],
@@ -277,8 +290,19 @@ class Draft:
     def _expression(self, array: np.ndarray, name: str, dtype: int) -> None:
         """The constant as what a node makes of another one."""
         source = self.names.new("source")
-        kind = self.choose("Identity", *(["Transpose"] if array.ndim > 1 else []), "Cast", "Reshape")
-        if kind == "Transpose":
+        matrix = ["Transpose", "centred"] if array.ndim > 1 else []
+        kind = self.choose("Identity", *matrix, "Cast", "Reshape")
+        if kind == "centred":
+            mean = self.names.new("mean")
+            axes = {"axes": [1]} if self.opset < 18 else {}
+            operands = (
+                [source]
+                if axes
+                else [source, self.constant(np.array([1]), TensorProto.INT64, plain=True).name]
+            )
+            self.nodes.append(helper.make_node("ReduceMean", operands, [mean], **axes))
+            self.nodes.append(helper.make_node("Sub", [source, mean], [name]))
+        elif kind == "Transpose":
             order = [1, 0, *range(2, array.ndim)]
             self.nodes.append(helper.make_node("Transpose", [source], [name], perm=order))
             array = array.transpose(order)

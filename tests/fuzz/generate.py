@@ -11,14 +11,18 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from normfold.ledger import rule_of
 from normfold.options import FoldOptions
+from normfold.planning.norm_forms import FORMS
+from normfold.planning.operators import TABLE
 from tests.fuzz.draft import Draft, Impossible, Names, Shape, Value, value_info
-from tests.fuzz.steps import AFFINES, CROSSED, LINEAR, STRUCTURE, Step
+from tests.fuzz.steps import AFFINES, CROSSED, LINEAR, RARE, SPELLED, STRUCTURE, Step
 
-OPSETS = (18, 20, 17, 13, 21, 15, 11, 9, 12, 14, 16, 19, 22, 23, 10, 8, 7)
+OPSETS = (18, 20, 17, 13, 21, 15, 11, 9, 12, 14, 16, 19, 22, 23, 10, 8, 7, 24, 25, 26)
 _IR_VERSION = 8
-_IR_VERSION_OF_NEW_OPSETS = {21: 10, 22: 10, 23: 11}
+_IR_VERSION_OF_NEW_OPSETS = {21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
 _SYMBOLS = ("N", "L", "H", "W", None)
+_RULES = ("conv", "branches", *sorted(rule_of(op_type) for op_type in TABLE))
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,18 @@ def _grow(d: Draft) -> None:
 
 def _motif(d: Draft) -> list[tuple[Step, ...]]:
     """Families of steps in a row."""
-    kind = d.choose("backward", "forward", "both", "structure", "any", "backward", "forward", "backward")
+    kind = d.choose(
+        "backward",
+        "forward",
+        "both",
+        "structure",
+        "any",
+        "backward",
+        "forward",
+        "backward",
+        "rare",
+        "spelled",
+    )
     crossed = [CROSSED] * d.choose(1, 0, 1, 0, 2)
     if kind == "backward":
         return [LINEAR, *crossed, AFFINES]
@@ -117,6 +132,10 @@ def _motif(d: Draft) -> list[tuple[Step, ...]]:
         return [AFFINES, *crossed, LINEAR]
     if kind == "both":
         return [LINEAR, *crossed[:1], AFFINES, *crossed[1:], LINEAR]
+    if kind == "rare":
+        return [RARE]
+    if kind == "spelled":
+        return [*crossed[:1], SPELLED, *crossed[1:], d.choose(AFFINES, LINEAR, CROSSED)]
     if kind == "structure":
         return [*crossed[:1], STRUCTURE, AFFINES]
     return [*crossed, d.choose(AFFINES, STRUCTURE, LINEAR), CROSSED]
@@ -145,9 +164,12 @@ def attempt(d: Draft, step: Step, cursor: Value) -> Value:
 
 def _options(d: Draft) -> FoldOptions:
     return FoldOptions(
-        target=d.choose(None, "ort-cpu", "ort-cpu", "portable", "tensorrt"),
-        fold_norm_affine=d.chance(10),
+        target=d.choose(None, "ort-cpu", "ort-cpu", "portable", "tensorrt", "ort-cuda", "openvino"),
+        groupnorm=d.choose(*FORMS, "keep") if d.chance(20) else None,
+        fold_norm_affine=d.chance(8),
         freeze_initializers=d.chance(10),
+        keep=frozenset([d.choose(*(v.name for v in d.values))]) if d.chance(15) else frozenset(),
+        skip=frozenset([d.choose(*_RULES)]) if d.chance(15) else frozenset(),
     )
 
 
@@ -157,8 +179,12 @@ def _model(d: Draft, old: bool) -> onnx.ModelProto:
     ends = [v for v in d.values if v.name in made and v.name not in read]
     outputs = [v for v in ends if v is ends[-1] or not d.chance(8)]
     inner = [v for v in d.values if v.name in made and v.name in read]
-    if inner and d.chance(10):
-        outputs.append(d.choose(*inner))
+    for _ in range(d.choose(0, 0, 0, 0, 0, 0, 1, 2)):
+        if inner:
+            outputs.append(inner.pop(d.integer(0, len(inner) - 1)))
+    if d.initializers and not old and d.chance(40):
+        tensor = d.choose(*d.initializers.values())
+        outputs.append(Value(tensor.name, tuple(tensor.dims), tensor.data_type))
     graph = d.graph("fuzz", [value_info(v) for v in outputs])
     opsets = [helper.make_opsetid("", d.opset)]
     if d.functions:

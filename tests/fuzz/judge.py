@@ -273,11 +273,16 @@ def _noise(
 
 def _compare_other_sizes(case: Case, proto: onnx.ModelProto, folded: Folded) -> None:
     """Also where the symbolic axes have other sizes than the model was drawn with, if onnxruntime takes
-    them: it checks what numpy broadcasts."""
-    for more in (1, 2) if case.sizes else ():
-        feeds = inputs(case.model, {name: size + more for name, size in case.sizes.items()}, seed=more)
+    them: it checks what numpy broadcasts. And with an empty batch."""
+    others = [{name: size + more for name, size in case.sizes.items()} for more in (1, 2) if case.sizes]
+    if "N" in case.sizes:
+        others.append({**case.sizes, "N": 0})
+    for seed, sizes in enumerate(others, 1):
+        feeds = inputs(case.model, sizes, seed=seed)
         try:
-            _session(case.model).run(None, feeds)
+            # Its recurrent layers abort the process on an empty batch.
+            if all(sizes.values()):
+                _session(case.model).run(None, feeds)
             ours = _run_original(case.model, feeds)
         except Exception:  # the model does not take these sizes, whoever says so
             continue

@@ -27,6 +27,41 @@ class Reference(Interpreter):
         rows = [self._run(body, {**scope, body.input[0].name: row}) for row in inputs[0]]
         return [np.stack([row[output.name] for row in rows]) for output in body.output]
 
+    def _convtranspose(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        mode, shape = attributes.pop("auto_pad", b"NOTSET"), attributes.pop("output_shape", None)
+        if shape is None and mode in (b"NOTSET", b"VALID"):
+            return super()._convtranspose(inputs, attributes)
+        x, w = inputs[:2]
+        spatial = w.ndim - 2
+        strides = attributes.get("strides", [1] * spatial)
+        dilations = attributes.get("dilations", [1] * spatial)
+        extra = attributes.get("output_padding", [0] * spatial)
+        shape = [n * s for n, s in zip(x.shape[2:], strides, strict=True)] if shape is None else shape
+        totals = [
+            max((n - 1) * s + e + (k - 1) * d + 1 - size, 0)
+            for n, s, e, k, d, size in zip(
+                x.shape[2:], strides, extra, w.shape[2:], dilations, shape[-spatial:], strict=True
+            )
+        ]
+        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        pads = [*small, *large] if mode == b"SAME_UPPER" else [*large, *small]
+        return super()._convtranspose(inputs, {**attributes, "pads": pads})
+
+    def _dequantizelinear(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        """Scale and zero point for all, for each index of ``axis``, or for each block along it."""
+        codes, scale, zero = (*inputs, None)[:3]
+        axis = attributes.get("axis", 1)
+
+        def spread(array: np.ndarray) -> np.ndarray:
+            if array.ndim == codes.ndim and array.ndim and attributes.get("block_size", 0):
+                return np.repeat(array, attributes["block_size"], axis=axis)
+            return array.reshape([-1 if i == axis % codes.ndim else 1 for i in range(codes.ndim)])
+
+        moved = codes.astype(np.float64)
+        if zero is not None:
+            moved = moved - spread(zero.astype(np.float64))
+        return moved * spread(np.asarray(scale))
+
     def _clip(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         x, low, high = (*inputs, None, None)[:3]
         low, high = attributes.get("min", low), attributes.get("max", high)
@@ -167,8 +202,8 @@ def _pooled(x: np.ndarray, attributes: dict[str, Any], reduce: Any, fill: float)
     """Windows one by one; an average divides by what the window has inside, or inside the padding."""
     kernel = attributes["kernel_shape"]
     spatial = len(kernel)
-    strides, pads = attributes["strides"], attributes["pads"]
-    sizes = x.shape[2:]
+    strides, sizes = attributes["strides"], x.shape[2:]
+    pads = _pool_pads(sizes, kernel, strides, attributes)
     shape = []
     for axis, size in enumerate(sizes):
         span = size + pads[axis] + pads[axis + spatial] - kernel[axis]
@@ -193,6 +228,19 @@ def _pooled(x: np.ndarray, attributes: dict[str, Any], reduce: Any, fill: float)
             value = value / (counted if attributes.get("count_include_pad", 0) else own)
         result[(slice(None), slice(None), *place)] = value
     return result
+
+
+def _pool_pads(
+    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], attributes: dict[str, Any]
+) -> list[int]:
+    mode = attributes.get("auto_pad", b"NOTSET")
+    if mode in (b"NOTSET", b"VALID"):
+        return list(attributes.get("pads", [0] * 2 * len(kernel)))
+    totals = [
+        max((math.ceil(n / s) - 1) * s + k - n, 0) for n, s, k in zip(sizes, strides, kernel, strict=True)
+    ]
+    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+    return [*small, *large] if mode == b"SAME_UPPER" else [*large, *small]
 
 
 def _asymmetric(index: np.ndarray, factor: int, size: int) -> np.ndarray:

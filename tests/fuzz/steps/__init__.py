@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.fuzz.draft import Draft, Value
-from tests.fuzz.steps import affines, layout, linear, pointwise, reducing, structure
+from tests.fuzz.steps import affines, layout, linear, norms, pointwise, rare, reducing, structure
 
 Step = Callable[[Draft, Value], Value]
 
@@ -13,3 +13,5 @@ AFFINES: tuple[Step, ...] = affines.STEPS
 LINEAR: tuple[Step, ...] = linear.STEPS
 CROSSED: tuple[Step, ...] = (*layout.STEPS, *pointwise.STEPS, *reducing.STEPS)
 STRUCTURE: tuple[Step, ...] = structure.STEPS
+SPELLED: tuple[Step, ...] = norms.STEPS
+RARE: tuple[Step, ...] = rare.STEPS

@@ -20,12 +20,18 @@ def _weight(d: Draft, shape: Shape, axis: int) -> Value:
     stored, low, high = d.choose((TensorProto.INT8, -127, 127), (TensorProto.UINT8, 0, 255))
     codes = d.constant(d.rng.integers(low, high + 1, shape), stored)
     steps: Shape = d.choose((), (shape[axis],)) if d.opset >= 13 else ()
+    other = 1 - axis
+    blocked = d.opset >= 21 and len(shape) == 2 and shape[other] % 2 == 0 and d.chance(2)
+    if blocked:
+        steps = tuple(n // 2 if i == other else n for i, n in enumerate(shape))
     scale = d.constant(d.rng.uniform(0.005, 0.02, steps), TensorProto.FLOAT)
     operands: list[Value | str] = [codes, scale]
     if d.chance(2) or stored == TensorProto.UINT8:
         zero = np.full(steps, 128 if stored == TensorProto.UINT8 else 0)
         operands.append(d.constant(zero, stored))
     attributes = {"axis": d.choose(axis, axis - len(shape))} if steps else {}
+    if blocked:
+        attributes = {"axis": other, "block_size": 2}
     return d.emit("DequantizeLinear", operands, shape, dtype=TensorProto.FLOAT, **attributes)
 
 
@@ -91,6 +97,19 @@ def conv_transpose(d: Draft, x: Value) -> Value:
         for size, s, k, e, p in zip(sizes, strides, kernel, extra, pads, strict=False)
     ]
     require(min(shape) > 0)
+    placed: dict[str, object] = {"pads": pads}
+    way = d.choose("pads", "pads", "pads", "output_shape", "SAME_UPPER", "SAME_LOWER", "VALID")
+    if way == "output_shape":
+        placed = {"output_shape": shape}
+    elif way != "pads":
+        # onnxruntime pads for SAME as if nothing were added behind.
+        extra = [0] * len(kernel)
+        placed = {"auto_pad": way}
+        shape = [
+            size * s if way != "VALID" else (size - 1) * s + k
+            for size, s, k in zip(sizes, strides, kernel, strict=True)
+        ]
+        require(way == "VALID" or all(k >= s for k, s in zip(kernel, strides, strict=True)))
     weight = _weight(d, (channels, outputs // groups, *kernel), 1) if groups == 1 else None
     if weight is None:
         weight = d.floats((channels, outputs // groups, *kernel))
@@ -100,8 +119,8 @@ def conv_transpose(d: Draft, x: Value) -> Value:
         (n, outputs, *shape),
         group=groups,
         strides=strides,
-        pads=pads,
         output_padding=extra if any(extra) else None,
+        **placed,
     )
 
 

@@ -15,6 +15,8 @@ def pool(d: Draft, x: Value) -> Value:
     sizes = x.shape[2:]
     kernel = [d.choose(2, 3, 1) for _ in sizes]
     strides = [d.choose(1, 2)] * len(kernel)
+    if d.chance(6):
+        return _auto_padded(d, x, kernel, strides)
     pads = [d.choose(0, 1) if k == 3 else 0 for k in kernel] * 2
     op_type = d.choose("MaxPool", "AveragePool")
     attributes: dict[str, object] = {"kernel_shape": kernel, "strides": strides, "pads": pads}
@@ -32,6 +34,17 @@ def pool(d: Draft, x: Value) -> Value:
         attributes["ceil_mode"] = 1
     if op_type == "AveragePool":
         attributes["count_include_pad"] = d.choose(0, 1)
+    return d.emit(op_type, [x], (*x.shape[:2], *shape), **attributes)
+
+
+def _auto_padded(d: Draft, x: Value, kernel: list[int], strides: list[int]) -> Value:
+    mode = d.choose("SAME_UPPER", "SAME_LOWER", "VALID")
+    reach = [1] * len(kernel) if mode != "VALID" else kernel
+    shape = [-(-(size - k + 1) // s) for size, k, s in zip(x.shape[2:], reach, strides, strict=True)]
+    require(min(shape) > 0)
+    op_type = d.choose("MaxPool", "AveragePool")
+    counts = {"count_include_pad": d.choose(0, 1)} if op_type == "AveragePool" else {}
+    attributes: dict[str, object] = {"kernel_shape": kernel, "strides": strides, "auto_pad": mode, **counts}
     return d.emit(op_type, [x], (*x.shape[:2], *shape), **attributes)
 
 
@@ -78,6 +91,27 @@ def layer_norm(d: Draft, x: Value) -> Value:
     return d.emit(op_type, [x, *parameters], x.shape, axis=axis, epsilon=1e-3)
 
 
+def batchnorm_of_the_batch(d: Draft, x: Value) -> Value:
+    """BatchNormalization in training mode, or with statistics that the model computes."""
+    require(x.rank >= 2 and math.prod(x.shape) // x.shape[1] > 2 and d.opset >= 9)
+    channels: Shape = (x.shape[1],)
+    scale, bias = d.floats(channels), d.floats(channels)
+    if d.opset >= 14 and d.chance(2):
+        running = [d.floats(channels), d.floats(channels, content="positive")]
+        y, *_ = d.emit_all(
+            "BatchNormalization", [x, scale, bias, *running], [x.shape, channels, channels], training_mode=1
+        )
+        # Nothing reads the new statistics.
+        del d.values[-2:]
+        return y
+    axes = [axis for axis in range(x.rank) if axis != 1]
+    mean = reduce(d, "ReduceMean", x, axes, channels, keepdims=0)
+    kept = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
+    centred = d.emit("Sub", [x, reduce(d, "ReduceMean", x, axes, kept)], x.shape)
+    variance = reduce(d, "ReduceMean", d.emit("Mul", [centred, centred], x.shape), axes, channels, keepdims=0)
+    return d.emit("BatchNormalization", [x, scale, bias, mean, variance], x.shape, epsilon=1e-3)
+
+
 def mean_variance_norm(d: Draft, x: Value) -> Value:
     require(x.rank == 4 and d.opset >= 9 and d.dtype == TensorProto.FLOAT)
     axes = d.choose([0, 2, 3], [2, 3])
@@ -101,4 +135,5 @@ STEPS = (
     group_norm,
     softmax,
     mean_variance_norm,
+    batchnorm_of_the_batch,
 )

@@ -92,12 +92,21 @@ def if_(d: Draft, x: Value) -> Value:
     """Both branches read ``x`` from outside."""
     require(d.opset >= 11 and d.parent is None and not d.functions)
     graphs = []
+    takes = d.choose("else", "then")
     for name in ("then", "else"):
         body = d.body()
         result = _grown(body, x)
+        if name != takes and d.chance(4):
+            result = _spoiled(body, result)
         graphs.append(body.graph(name, [value_info(result)]))
-    flag = d.constant(np.array(d.chance(2)), TensorProto.BOOL)
+    flag = d.constant(np.array(takes == "then"), TensorProto.BOOL)
     return d.emit("If", [flag], x.shape, dtype=x.dtype, then_branch=graphs[0], else_branch=graphs[1])
+
+
+def _spoiled(body: Draft, x: Value) -> Value:
+    """What is never computed may be anything: here an affine that is not finite."""
+    op_type, number = body.choose(("Div", 0.0), ("Mul", np.nan), ("Add", np.inf))
+    return body.emit(op_type, [x, body.constant(np.array(number), x.dtype)], x.shape)
 
 
 def loop(d: Draft, x: Value) -> Value:
