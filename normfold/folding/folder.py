@@ -161,10 +161,11 @@ class _Folder:
             self.norms = substitute_norms(
                 self._workspace, self._options, self.ledger, self._judge, self._opset_within_reach
             )
-            self._plan(self._raise(self.norms))
+            waiting = self._plan(self._raise(self.norms))
+            while self._options.fold_norm_affine and self._release_norms():
+                # What it brought to an affine, or took from in front of one, may let that go too.
+                waiting = self._plan(waiting)
         self._drop_dead_biases()
-        if self._options.fold_norm_affine:
-            self._release_norms()
         self._lower()
         bypass_round_trips(self._workspace, self._options.keep)
         self._evaluate_expressions()
@@ -176,8 +177,6 @@ class _Folder:
         idioms = find_idioms(self._workspace)
         idioms.anchored |= norms.anchored
         self._workspace.fused = idioms.opaque
-        if self._options.fold_norm_affine:
-            idioms.anchored.clear()
         for value, operators in idioms.norms:
             self.ledger.settle(kept_site(value.name or "", "layernorm", operators))
         for graph in graphs_of(self._workspace.model):
@@ -203,15 +202,18 @@ class _Folder:
         self.ledger.settle(Site(chain.y.name or "", "affine", "folded", rule="identity", nodes=operators))
         remove_identity(chain)
 
-    def _plan(self, virtuals: list[ir.Node]) -> None:
-        planner = Planner(self._workspace, self._table, self._options.keep)
+    def _plan(self, virtuals: list[ir.Node]) -> list[ir.Node]:
+        """Returns those that stay."""
+        stay = not self._options.fold_norm_affine
+        planner = Planner(self._workspace, self._table, self._options.keep, anchored_stay=stay)
         waiting = virtuals
         for _ in range(_MOST_PASSES):
             waiting, moved = self._plan_once(planner, waiting)
             merged = self._merge_branches()
             waiting = [site for site in waiting if site.graph is not None]
             if not moved and not merged:
-                return
+                break
+        return waiting
 
     def _plan_once(self, planner: Planner, waiting: list[ir.Node]) -> tuple[list[ir.Node], bool]:
         """Try every site once, and what that changes. Returns those that stay, and whether anything went."""
@@ -266,7 +268,9 @@ class _Folder:
                 self.ledger.branches_merged(name, operators, conv, records)
         return progress
 
-    def _release_norms(self) -> None:
+    def _release_norms(self) -> bool:
+        """Returns whether any gave its scale and shift away."""
+        progress = False
         for graph in graphs_of(self._workspace.model):
             for node in graph:
                 release = find_norm_release(node, self._workspace, self._table)
@@ -276,11 +280,13 @@ class _Folder:
                 absorbers = [*release.way.crossings, *release.way.composed]
                 if any(is_kept(n, self._options.keep) for n in (node, *absorbers)):
                     continue
+                progress = True
                 name = original_name(node.outputs[0])
                 release_norm(release, self._workspace)
                 self.ledger.open(
                     [SiteRecord(name, kind, (node.op_type,), "folded", "norm-affine", into=absorbers)]
                 )
+        return progress
 
     def _drop_dead_biases(self) -> None:
         for graph in graphs_of(self._workspace.model):

@@ -60,13 +60,22 @@ class Planner:
 
     Every plan either removes a node at no higher cost, or lowers the cost: so planning ends.
 
-    ``keep`` names values whose producers are left as they are.
+    ``keep`` names values whose producers are left as they are; ``anchored_stay``: and so is the affine of a
+    kernel that runtimes recognise.
     """
 
-    def __init__(self, workspace: Workspace, table: Table, keep: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        table: Table,
+        keep: frozenset[str] = frozenset(),
+        *,
+        anchored_stay: bool = True,
+    ) -> None:
         self._workspace = workspace
         self._table = table
         self._keep = keep
+        self._anchored_stay = anchored_stay
 
     def plan(self, site: ir.Node) -> Plan:
         """The plan for one virtual node.
@@ -74,7 +83,7 @@ class Planner:
         Raises:
             Refused: with the reason that says most, if every route is barred.
         """
-        if virtual(site).anchored:
+        if self._anchored_stay and virtual(site).anchored:
             raise Refused(
                 "NF128", "it is the scale and shift of a LayerNormalization that runtimes run as one kernel"
             )

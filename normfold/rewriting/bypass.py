@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
+from normfold.rewriting.initializers import remove_unread
 
 
 def bypass_no_ops(workspace: Workspace, keep: frozenset[str]) -> None:
@@ -24,16 +25,18 @@ def bypass_round_trips(workspace: Workspace, keep: frozenset[str]) -> None:
     nothing stands between them."""
     for graph in graphs_of(workspace.model):
         for node in list(graph):
-            if node.op_type != "Reshape" or not _may_go(node, keep):
+            if node.op_type != "Reshape" or not _may_go(node, keep) or not node.outputs[0].uses():
                 continue
             source = node.inputs[0]
             first = None if source is None else source.producer()
-            if source is not None and _is_shaped_like(source, node, workspace):
-                node.outputs[0].replace_all_uses_with(source)
-            elif first is not None and first.op_type == "Reshape" and first.graph is graph:
+            before = source
+            if first is not None and first.op_type == "Reshape" and first.graph is graph:
                 before = first.inputs[0]
-                if before is not None and _is_shaped_like(before, node, workspace):
-                    node.outputs[0].replace_all_uses_with(before)
+            for same in (source, before):
+                if same is not None and _is_shaped_like(same, node, workspace):
+                    node.outputs[0].replace_all_uses_with(same)
+                    remove_unread([node])
+                    break
 
 
 def _is_shaped_like(value: ir.Value, node: ir.Node, workspace: Workspace) -> bool:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from normfold.preparation.constants import FLOAT_TYPES
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
-from normfold.rewriting.initializers import new_initializer
+from normfold.rewriting.initializers import new_initializer, remove_unread
 
 # An expression of nothing but these is another way to write the same constant.
 _SPELLING = frozenset(
@@ -35,12 +35,16 @@ _SPELLING = frozenset(
 
 def evaluate_expressions(workspace: Workspace) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Replace them; yields the name of each value and the operators it took."""
-    for graph in graphs_of(workspace.model):
-        for node in list(graph):
-            for value in node.outputs:
-                if _is_result(value, workspace):
-                    operators = _replace(value, graph, workspace)
+    progress = True
+    while progress:
+        progress = False
+        # One that goes leaves another the only reader of what both were made of.
+        for graph in graphs_of(workspace.model):
+            for node in list(graph):
+                for value in node.outputs:
+                    operators = _replace(value, graph, workspace) if _is_result(value, workspace) else None
                     if operators is not None:
+                        progress = True
                         yield value.name or "", operators
 
 
@@ -65,6 +69,7 @@ def _replace(value: ir.Value, graph: ir.Graph, workspace: Workspace) -> tuple[st
         return None
     new = new_initializer(constant, value.name or "constant", graph, workspace, replaces=value)
     value.replace_all_uses_with(new)
+    remove_unread(nodes)
     return tuple(node.op_type for node in reversed(nodes))
 
 

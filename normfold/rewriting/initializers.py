@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import onnx_ir as ir
@@ -92,6 +93,18 @@ def sweep(
             del graph.initializers[value.name]
             if value.is_graph_input():
                 graph.inputs.remove(value)
+
+
+def remove_unread(nodes: Iterable[ir.Node], spared: Collection[ir.Node] = ()) -> None:
+    """Remove those of ``nodes`` that nothing reads any more, and what only they have read."""
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node.graph is None or not _is_dead(node):
+            continue
+        makers = [v.producer() for v in node.inputs if v is not None]
+        node.graph.remove(node, safe=True)
+        pending.extend(maker for maker in makers if maker is not None and maker not in spared)
 
 
 def settle_names(model: ir.Model) -> None:

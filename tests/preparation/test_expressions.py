@@ -75,6 +75,29 @@ def test_an_expression_that_would_grow_stays(check: Any) -> None:
     assert "Expand" in outcome.ops
 
 
+def test_expressions_that_share_what_they_are_made_of(check: Any) -> None:
+    """The first takes no room only once the second is gone."""
+    model = check.model(
+        """g (float[N, 4] x) => (float[N, 4] y) {
+            a = Exp (p) m = Max (x, a)
+            b = Pow (p, q) y = Min (m, b)
+        }""",
+        check.weights(p=(4,), q=(4,)) | {"p": np.array([0.5, 1.5, 1.0, 2.0], np.float32)},
+    )
+    check(model).gone("Max", "Min")
+
+
+def test_an_expression_behind_a_reshape_that_does_nothing(check: Any) -> None:
+    model = check.model(
+        """g (float[N, 4] x) => (float[N, 4] y) {
+            to = Constant <value = int64[1] {4}> ()
+            r = Reshape (p, to) a = Exp (r) y = Max (x, a)
+        }""",
+        check.weights(p=(4,)),
+    )
+    check(model).gone("Max")
+
+
 def test_integer_expressions_stay(check: Any) -> None:
     """Shape arithmetic is no affine of anything: it is left to the runtime."""
     model = check.model(

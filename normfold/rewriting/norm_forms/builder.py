@@ -14,7 +14,7 @@ from normfold.preparation.constants import Constant64
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
-from normfold.rewriting.initializers import new_initializer
+from normfold.rewriting.initializers import new_initializer, remove_unread
 
 # Far below the distance of two nodes of the original order.
 _STEP = 1e-6
@@ -171,20 +171,10 @@ class Builder:
         self.workspace.shapes.copy(y, result)
         y.name = self.workspace.fresh_name(f"{name}_replaced")
         result.name = name
-        self._remove_unread()
+        # With the expressions of shapes that only the removed nodes read.
+        remove_unread(self.norm.nodes, spared=self._made.nodes)
         self._made.y = result
         return self._made
-
-    def _remove_unread(self) -> None:
-        pending = list(reversed(self.norm.nodes))
-        while pending:
-            node = pending.pop(0)
-            if node.graph is None or any(v.uses() or v.is_graph_output() for v in node.outputs):
-                continue
-            makers = [v.producer() for v in node.inputs if v is not None]
-            self._graph.remove(node, safe=True)
-            # Expressions of shapes that only the removed nodes read.
-            pending.extend(m for m in makers if m is not None and m not in self._made.nodes)
 
 
 _STEMS = {"Mul": "scale", "Add": "shift"}
