@@ -11,7 +11,7 @@ from unittest import mock
 
 import onnx_ir as ir
 
-from normfold import folding
+from normfold.folding import folder
 from normfold.codes.fold import FOLD_CODES
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Walk
@@ -87,7 +87,7 @@ class Census:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Notes the crossings of every plan that is applied."""
-        apply_plan, drop_bias = folding.apply_plan, folding.drop_bias
+        apply_plan, drop_bias = folder.apply_plan, folder.drop_bias
 
         def note(walk: Walk) -> None:
             direction = _DIRECTIONS[walk.forward]
@@ -103,8 +103,8 @@ class Census:
             drop_bias(node, way, workspace)
 
         with (
-            mock.patch.object(folding, "apply_plan", applied),
-            mock.patch.object(folding, "drop_bias", dropped),
+            mock.patch.object(folder, "apply_plan", applied),
+            mock.patch.object(folder, "drop_bias", dropped),
         ):
             yield
 

@@ -11,7 +11,7 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from normfold.ledger import rule_of
+from normfold.folding.ledger import rule_of
 from normfold.options import FoldOptions
 from normfold.planning.norm_forms import FORMS
 from normfold.planning.operators import TABLE

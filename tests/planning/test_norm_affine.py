@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from benchmarks.groupnorm import source
 from normfold.folding import fold_model
 from normfold.options import FoldOptions
 
@@ -53,6 +54,30 @@ def test_group_normalization_gives_them_to_a_convolution(check: Any) -> None:
         for m in (model, folded)
     ]
     np.testing.assert_allclose(results[1], results[0], rtol=0, atol=2e-6)
+
+
+def test_a_bias_that_another_normalisation_takes_out_is_not_left_behind(check: Any) -> None:
+    """W·β would be the bias of the Conv; one release may make another, or this, possible."""
+    model = net(check, INSTANCE, "c = Conv (n, w) y = InstanceNormalization (c, h, k)")
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, name) for name, array in check.weights(h=5, k=5).items()
+    )
+    outcome = check(model, ASKED)
+    (conv,) = (node for node in outcome.proto.graph.node if node.op_type == "Conv")
+    assert len(conv.input) == 2
+
+
+def test_mul_and_add_of_a_form_stay_if_they_cannot_leave() -> None:
+    options = FoldOptions(fold_norm_affine=True, target="openvino")
+    folded = fold_model(ir.from_proto(source("handwritten", (2, 12, 4, 5), 3)), options)
+    assert [node.op_type for node in folded.model.graph] == [
+        "Reshape",
+        "InstanceNormalization",
+        "Reshape",
+        "Mul",
+        "Add",
+    ]
+    assert not fold_model(folded.model, options).changed
 
 
 @pytest.mark.parametrize("norm", [INSTANCE, GROUP])

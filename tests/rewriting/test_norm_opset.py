@@ -13,7 +13,7 @@ from benchmarks.channel_norms import layernorm_over_channels
 from benchmarks.groupnorm import source
 from normfold import fold
 from normfold.folding import Folded, fold_model
-from normfold.norm_step import NormStep
+from normfold.folding.norm_step import NormStep
 from normfold.options import FoldOptions
 from normfold.planning.opset import obstacle_to_opset
 
