@@ -50,7 +50,16 @@ def onnxruntime(source: str, target: str) -> None:
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-TOOLS = {tool.__name__: tool for tool in (onnxsim, onnxslim, onnxoptimizer, onnxscript, onnxruntime)}
+def aimet(source: str, target: str) -> None:
+    import onnx
+    from aimet_onnx.batch_norm_fold import fold_all_batch_norms_to_weight
+
+    model = onnx.load(source)
+    fold_all_batch_norms_to_weight(model)
+    onnx.save(model, target)
+
+
+TOOLS = {tool.__name__: tool for tool in (onnxsim, onnxslim, onnxoptimizer, onnxscript, onnxruntime, aimet)}
 
 
 if __name__ == "__main__":

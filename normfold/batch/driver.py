@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 
-from normfold.batch.job import Job, fold_job
+from normfold.batch.job import Job
+from normfold.batch.work import fold_job
 from normfold.loading.messages import one_line
 from normfold.outcome import Outcome, failed
 

@@ -1,4 +1,4 @@
-"""One model of a batch: what a worker is told, and what it does."""
+"""One model of a batch: what a worker is told."""
 
 from __future__ import annotations
 
@@ -6,22 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from normfold.outcome import Outcome, settle
-from normfold.urls import is_url, plain_path
-
-if TYPE_CHECKING:
-    from normfold.reporting.report import Report
+from typing import Any
 
 _WITHOUT_EFFECT = ("progress", "save_failure")
-_TURN = threading.Lock()
-"""A Dask worker may have several threads; a fold is written for a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -63,33 +54,6 @@ class Job:
     output: str | None
     record: str | None
     settings: Settings
-
-
-def fold_job(job: Job) -> Outcome:
-    """Folds one model, unless that was done before. Raises nothing but an interrupt."""
-    with _TURN:
-        return settle("fold", lambda: _fold(job))
-
-
-def _fold(job: Job) -> Report:
-    from normfold.batch.record import done_before, remember
-    from normfold.commands.fold import fold
-    from normfold.reporting.check import pending_folds
-
-    known = done_before(job)
-    if known is not None:
-        return known
-    if job.output is not None and not is_url(job.output):
-        # What is wrong with the folder is said where the result is written.
-        with contextlib.suppress(OSError):
-            Path(plain_path(job.output)).parent.mkdir(parents=True, exist_ok=True)
-    result = fold(job.source, job.output, **job.settings.options)
-    report = result.report
-    if job.settings.check and result.changed:
-        report.exit = 1
-        report.findings += pending_folds(report)
-    remember(job, report)
-    return report
 
 
 def options_digest(options: Mapping[str, Any]) -> str:
