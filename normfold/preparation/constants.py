@@ -223,7 +223,7 @@ class Constants:
                 self._known[current] = self._is_leaf(current)
                 stack.pop()
                 continue
-            inputs = [v for v in node.inputs if v is not None and not self._is_leaf(v)]
+            inputs = [v for v in self.operands(node) if v is not None and not self._is_leaf(v)]
             pending = [v for v in inputs if v not in self._known]
             if pending:
                 stack.extend(pending)
@@ -231,6 +231,19 @@ class Constants:
             self._known[current] = all(self._known[v] for v in inputs)
             stack.pop()
         return self._known[value]
+
+    def operands(self, node: ir.Node) -> tuple[ir.Value | None, ...]:
+        """Inputs of a node whose values its result depends on; ``None`` in the place of the others.
+
+        Shape reads no value where the dimensions are static, nor CastLike its second operand
+        where the type is known.
+        """
+        if node.domain in ("", "ai.onnx"):
+            if node.op_type == "Shape" and self._static_shape(node.outputs[0]) is not None:
+                return (None,)
+            if node.op_type == "CastLike" and node.inputs[1] is not None and self._types(node.inputs[1]):
+                return (node.inputs[0], None)
+        return tuple(node.inputs)
 
     def _is_leaf(self, value: ir.Value) -> bool:
         return value not in self._overridable and (
@@ -292,7 +305,7 @@ class Constants:
             return _Task(key, None, (), kept)
         if not native and (node.op_type in _DISCONTINUOUS or not self._is_floating(value)):
             return _Task(key, None, ((value, True),))
-        return _Task(key, node, tuple(None if v is None else (v, native) for v in node.inputs))
+        return _Task(key, node, tuple(None if v is None else (v, native) for v in self.operands(node)))
 
     def _run(self, tasks: list[_Task]) -> np.ndarray[Any, Any]:
         """Evaluate an expression; intermediate results go when their last reader has run."""
@@ -329,6 +342,8 @@ class Constants:
         if task.node is None:
             return _as_double(known[(value, True)]) if task.operands else self._leaf(value, native)
         inputs = [None if key is None else known[key] for key in task.operands]
+        if task.node.op_type == "CastLike" and inputs[1] is None:
+            inputs[1] = np.empty(0, self.dtype_of(task.node.inputs[1]).numpy())
         size = elements(task.node, inputs, self._opsets)
         if size is None or size > limit:
             raise NotCovered(task.node.op_type, task.node.domain, f"{size or 'no bound of'} elements")

@@ -22,6 +22,7 @@ _SPELLING = frozenset(
         "Constant",
         "Identity",
         "Cast",
+        "CastLike",
         "Reshape",
         "Squeeze",
         "Unsqueeze",
@@ -29,6 +30,7 @@ _SPELLING = frozenset(
         "Flatten",
         "ConstantOfShape",
         "Expand",
+        "Shape",
     }
 )
 
@@ -60,7 +62,7 @@ def _is_result(value: ir.Value, workspace: Workspace) -> bool:
 
 
 def _replace(value: ir.Value, graph: ir.Graph, workspace: Workspace) -> tuple[str, ...] | None:
-    nodes, leaves = _cone(value)
+    nodes, leaves = _cone(value, workspace)
     if all(node.op_type in _SPELLING for node in nodes):
         return None
     constant = workspace.constants.recipe(value)
@@ -73,7 +75,7 @@ def _replace(value: ir.Value, graph: ir.Graph, workspace: Workspace) -> tuple[st
     return tuple(node.op_type for node in reversed(nodes))
 
 
-def _cone(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
+def _cone(value: ir.Value, workspace: Workspace) -> tuple[list[ir.Node], list[ir.Value]]:
     """The nodes behind a constant, last first, and the initializers that they read."""
     nodes: dict[ir.Node, None] = {}
     leaves: dict[ir.Value, None] = {}
@@ -83,7 +85,7 @@ def _cone(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
         if node is None or node in nodes:
             continue
         nodes[node] = None
-        for operand in node.inputs:
+        for operand in workspace.constants.operands(node):
             if operand is not None:
                 (leaves.setdefault(operand) if operand.is_initializer() else stack.append(operand))
     return list(nodes), list(leaves)

@@ -61,6 +61,40 @@ def test_weight_norm(check: Any) -> None:
     check(model).gone("Conv")
 
 
+@pytest.mark.parametrize("lender", ["x", "w"])
+def test_a_bias_of_zeros_that_only_borrows_a_type(check: Any, lender: str) -> None:
+    """How torch's default exporter writes a Conv without bias, before it optimises."""
+    model = check.model(
+        f"""g (float[N, 3, H, W] x) => (float[N, 6, H2, W2] y) {{
+            whole = Shape (w)
+            one = Constant <value = int64[1] {{1}}> ()
+            zero = Constant <value_float = 0.0> ()
+            channels = Slice (whole, nought, one)
+            like = CastLike (zero, {lender})
+            bias = Expand (like, channels)
+            c = Conv (x, w, bias)
+            y = BatchNormalization (c, s, b, m, v)
+        }}""",
+        check.weights(w=(6, 3, 3, 3)) | check.batchnorm(6) | {"nought": np.array([0])},
+        opset=18,
+    )
+    check(model).gone("Conv")
+
+
+def test_a_type_that_is_computed_on_is_no_constant(check: Any) -> None:
+    """Only the second operand of CastLike lends its type."""
+    model = check.model(
+        """g (float[N, 6, 1, 1] x) => (float[N, 6, 1, 1] y) {
+            bias = CastLike (x, s)
+            y = BatchNormalization (x, s, b, m, v)
+        }""",
+        check.batchnorm(6),
+        opset=18,
+    )
+    model.graph.node[1].input[0] = "bias"
+    assert check(model).counts["BatchNormalization"] == 1
+
+
 def test_an_expression_that_would_grow_stays(check: Any) -> None:
     """Expanding a scalar to a large tensor is cheaper at run time than in the file."""
     model = check.model(

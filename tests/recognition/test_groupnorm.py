@@ -112,6 +112,12 @@ SPELLINGS = {
     "m = Mul (g, u) y = Add (b, m)",
     "scale and offset": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) sd = Sqrt (ve) i = Reciprocal (sd) "
     "a = Mul (r, i) d = Mul (mu, i) n = Sub (a, d) u = Reshape (n, back) m = Mul (u, g) y = Add (m, b)",
+    "length": f"{ROWS} {MEAN} c = Sub (r, mu) l = ReduceL2 (c, last) sq = Mul (l, l) v = Div (sq, count) "
+    f"{DIVIDE} {AFFINE}",
+    "sum of squares": f"{ROWS} {MEAN} c = Sub (r, mu) su = ReduceSumSquare (c, last) v = Div (su, count) "
+    f"{DIVIDE} {AFFINE}",
+    "root of a reciprocal": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) q = Reciprocal (ve) i = Sqrt (q) "
+    f"n = Mul (c, i) {AFFINE}",
     "no affine": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} y = Reshape (n, back)",
 }
 

@@ -20,6 +20,7 @@ from normfold.options import FoldOptions
 from normfold.planning.norm_forms import FORMS
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm, find_norms
+from tests.conftest import Checker
 
 SHAPE = (2, 12, 4, 5)
 CORES = {
@@ -156,6 +157,28 @@ def test_other_ranks(shape: tuple[int, ...]) -> None:
     expected = reference(model, x, 3)
     actual = run(ir.to_proto(result.model), x)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("form", ["native", "layernorm"])
+def test_statistics_of_float64_are_float64(check: Checker, form: str) -> None:
+    """Unless told so, both operators compute them in float32."""
+    model = check.model(
+        """g (double[2, 12, 4, 5] x) => (double[2, 12, 4, 5] y) {
+            rows = Constant <value = int64[3] {0, 3, -1}> ()
+            eps = Constant <value = double {0.0009765625}> ()
+            two = Constant <value = double {2.0}> ()
+            back = Shape (x)
+            r = Reshape (x, rows) mu = ReduceMean <axes = [2]> (r) c = Sub (r, mu) sq = Pow (c, two)
+            v = ReduceMean <axes = [2]> (sq) ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd)
+            y = Reshape (n, back)
+        }""",
+        opset=17,
+    )
+    result = folded(model, groupnorm=form)
+    assert CORES[form] in operators(result)
+    x = np.random.default_rng(1).standard_normal(SHAPE) + 30
+    expected = torch.nn.functional.group_norm(torch.tensor(x), 3, eps=2.0**-10).numpy()
+    np.testing.assert_allclose(run(ir.to_proto(result.model), x), expected, rtol=0, atol=1e-12)
 
 
 def test_a_substitution_is_proven() -> None:

@@ -29,7 +29,7 @@ def _mul(node: NodeView, reader: Reader) -> Expression:
     if gated is not None:
         return gated
     a, b = _operands(node, reader)
-    return a.computed(product(a.terms, b.terms))
+    return a.computed(reader.statistics.expanded(product(a.terms, b.terms)))
 
 
 def _div(node: NodeView, reader: Reader) -> Expression:
@@ -48,7 +48,7 @@ def _pow(node: NodeView, reader: Reader) -> Expression:
         raise NotRead("an exponent is computed at run time")
     exponent = _scalar(power.astype(np.float64))
     if exponent == 2.0:
-        return x.computed(product(x.terms, x.terms))
+        return x.computed(reader.statistics.expanded(product(x.terms, x.terms)))
     if exponent == -1.0:
         return x.computed(reader.statistics.inverse(x.terms))
     if exponent in (0.5, -0.5):
@@ -76,7 +76,7 @@ def _not_negative(node: NodeView, reader: Reader) -> Expression:
         least = node.float_attribute("min", 1.0) if node.opset < 11 else _scalar(reader.constant(node, 1))
         if least != 0.0 or node.has(2) or node.has_attribute("max"):
             raise NotRead("it is clipped elsewhere than at zero")
-    variance = reader.statistics.radicand(x)
+    variance = reader.statistics.radicand(x.terms)
     if variance.constant < 0 or variance.mean < -variance.square * (1 + 1e-12):
         raise NotRead("it may be negative")
     return x

@@ -1,11 +1,11 @@
-"""Reductions: means, and sums as means times the number of elements."""
+"""Reductions: means, sums as means times the number of elements, and lengths as roots of sums."""
 
 from __future__ import annotations
 
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.reductions import reduced_axes
 from normfold.preparation.sizes import Size
-from normfold.recognition.groupnorm.frame import NotRead, uncut
+from normfold.recognition.groupnorm.frame import Laid, NotRead, uncut
 from normfold.recognition.groupnorm.reader import Reader, Reading
 from normfold.recognition.groupnorm.terms import Expression, product
 from normfold.refusal import Refused
@@ -23,6 +23,12 @@ def _sum(node: NodeView, reader: Reader) -> Expression:
 def _sum_of_squares(node: NodeView, reader: Reader) -> Expression:
     x = reader.expression(node, 0)
     return _times_count(node, reader, x, _reduced(node, reader, x.computed(product(x.terms, x.terms))))
+
+
+def _length(node: NodeView, reader: Reader) -> Expression:
+    """The root of a sum of squares."""
+    x = _sum_of_squares(node, reader)
+    return x.computed({reader.statistics.root(x): Laid.number(1.0)})
 
 
 def _times_count(node: NodeView, reader: Reader, x: Expression, mean: Expression) -> Expression:
@@ -60,5 +66,6 @@ READINGS: dict[tuple[str, str], Reading] = {
     ("", "ReduceMean"): _mean,
     ("", "ReduceSum"): _sum,
     ("", "ReduceSumSquare"): _sum_of_squares,
+    ("", "ReduceL2"): _length,
     ("", "GlobalAveragePool"): _global_average,
 }

@@ -169,8 +169,7 @@ class _Attempt:
                 self._seed, "NF402", f"{leaked.name!r} is also read outside of the normalisation"
             )
         elif self._divided is not None and any(
-            isinstance(factor, Radicand) and factor.mean == -factor.square
-            for factor in self._reader.statistics.factors
+            self._is_deviation(number) for number in range(len(self._reader.statistics.factors))
         ):
             self.look_alike = LookAlike(self._seed, "NF401", self._divided)
         elif self._missed is not None and _key(self._seed) not in operators.READINGS:
@@ -204,6 +203,8 @@ class _Attempt:
                 self._divided = str(reason)
                 continue
             except NotRead:
+                if self._divides_another(node):
+                    self._missed = "another value is divided by the deviation"
                 continue
             dims = self._workspace.dims(y)
             if dims is not None and len(dims) != len(expression.view):
@@ -212,6 +213,25 @@ class _Attempt:
             self._reader.note(y, expression)
             self._note(y, expression)
             push(y)
+
+    def _divides_another(self, node: ir.Node) -> bool:
+        """Whether a deviation divides a value that is not computed from the base value."""
+        if node.op_type not in ("Mul", "Div") or all(v in self._reader.known for v in node.inputs):
+            return False
+        for slot, value in enumerate(node.inputs):
+            expression = None if value is None else self._reader.known.get(value)
+            sign = -1 if node.op_type == "Div" and slot == 1 else 1
+            if expression is not None and any(
+                key[:3] == (0, 0, 0)
+                and any(sign * power < 0 and self._is_deviation(number) for number, power in key[3])
+                for key in expression.terms
+            ):
+                return True
+        return False
+
+    def _is_deviation(self, number: int) -> bool:
+        factor = self._reader.statistics.factors[number]
+        return isinstance(factor, Radicand) and factor.mean == -factor.square
 
     def _note(self, y: ir.Value, expression: Expression) -> None:
         try:

@@ -122,21 +122,49 @@ class Statistics:
         """The term that is the square root of an expression.
 
         Raises:
-            NotRead: where it is not ``counts · (a·q + b·μ²) + e``.
+            NotRead: where it is not ``counts · (a·q + b·μ²) + e``, or one over that.
         """
-        radicand = self.radicand(expression)
+        return self._halved(expression.terms) or self._root(self.radicand(expression.terms))
+
+    def _root(self, radicand: Radicand) -> Monomial:
         for number, known in enumerate(self.factors):
             if isinstance(known, Radicand) and known.is_close(radicand):
                 return (0, 0, 0, ((number, 1),))
         return self._factor(radicand)
 
-    def radicand(self, expression: Expression) -> Radicand:
-        """An expression as ``counts · (a·q + b·μ²) + e``.
+    def _halved(self, terms: dict[Monomial, Laid]) -> Monomial | None:
+        """The root of a product of squares of roots."""
+        if len(terms) != 1:
+            return None
+        ((key, laid),) = terms.items()
+        are_roots = all(isinstance(self.factors[n], Radicand) and p % 2 == 0 for n, p in key[3])
+        if key[:3] != (0, 0, 0) or not key[3] or not are_roots or laid.scalar != 1.0:
+            return None
+        return (0, 0, 0, tuple((n, p // 2) for n, p in key[3]))
+
+    def expanded(self, terms: dict[Monomial, Laid]) -> dict[Monomial, Laid]:
+        """The same terms; squares of roots are what the roots are of."""
+        result: dict[Monomial, Laid] = {}
+        for key, laid in terms.items():
+            square = next((n for n, p in key[3] if p > 1 and isinstance(self.factors[n], Radicand)), None)
+            if square is None:
+                _add(result, key, laid)
+                continue
+            radicand = self.factors[square]
+            assert isinstance(radicand, Radicand)
+            rest: dict[Monomial, Laid] = {(0, 0, 0, ((square, -2),)): Laid.number(1.0)}
+            inside = product(product({key: laid}, rest), _terms_of(radicand))
+            for inner, part in self.expanded(inside).items():
+                _add(result, inner, part)
+        return result
+
+    def radicand(self, terms: dict[Monomial, Laid]) -> Radicand:
+        """A sum of terms as ``counts · (a·q + b·μ²) + e``.
 
         Raises:
             NotRead: where it is something else.
         """
-        parts = {key: laid.settled().scalar for key, laid in expression.terms.items()}
+        parts = {key: laid.settled().scalar for key, laid in terms.items()}
         counts = next((key[3] for key in parts if key[:3] == (0, 0, 1)), ())
         keys: tuple[Monomial, ...] = ((0, 0, 1, counts), (0, 2, 0, counts), ONE)
         square, mean, constant = (parts.pop(key, 0.0) for key in keys)
@@ -152,19 +180,28 @@ class Statistics:
         return {(0, 0, 0, tuple(sorted(powers))): Laid.number(float(size.factor))}
 
     def inverse(self, terms: dict[Monomial, Laid]) -> dict[Monomial, Laid]:
-        """One over a single term of constants and factors, or over a sum of counts.
+        """One over a single term of constants and factors, over a variance and an epsilon, or over a sum
+        of counts.
 
         Raises:
             NotRead: for any other divisor; DividedBySum for ``√var + ε`` and the like.
         """
         if len(terms) > 1:
-            terms = {self._factor(self._sum(terms)): Laid.number(1.0)}
+            terms = {self._divisor(terms): Laid.number(1.0)}
         if len(terms) != 1:
             raise NotRead("it is divided by zero")
         ((key, laid),) = terms.items()
         if key[:3] != (0, 0, 0) or not laid.array.all():
             raise NotRead("it is divided by something else than a root")
         return {(0, 0, 0, tuple((n, -p) for n, p in key[3])): Laid(laid.pieces, 1.0 / laid.array)}
+
+    def _divisor(self, terms: dict[Monomial, Laid]) -> Monomial:
+        """A sum as one factor, or as the square of a root."""
+        try:
+            ((number, _),) = self._root(self.radicand(terms))[3]
+        except NotRead:
+            return self._factor(self._sum(terms))
+        return (0, 0, 0, ((number, 2),))
 
     def _sum(self, terms: dict[Monomial, Laid]) -> SumOfCounts:
         parts = set()
@@ -185,6 +222,12 @@ class Statistics:
         if factor not in self.factors:
             self.factors.append(factor)
         return self.factors.index(factor)
+
+
+def _terms_of(radicand: Radicand) -> dict[Monomial, Laid]:
+    keys: tuple[Monomial, ...] = ((0, 0, 1, radicand.counts), (0, 2, 0, radicand.counts), ONE)
+    numbers = (radicand.square, radicand.mean, radicand.constant)
+    return {key: Laid.number(number) for key, number in zip(keys, numbers, strict=True) if number}
 
 
 def total(a: dict[Monomial, Laid], b: dict[Monomial, Laid], sign: float = 1.0) -> dict[Monomial, Laid]:

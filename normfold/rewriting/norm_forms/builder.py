@@ -97,6 +97,12 @@ class Builder:
         self.workspace.shapes.set(value, dims, self.dtype if dtype is None else dtype)
         return value
 
+    def stashed(self, attributes: Attributes) -> Attributes:
+        """Attributes of an operator that computes statistics in float32, whatever x is, unless it is told."""
+        return (
+            {**attributes, "stash_type": int(self.dtype)} if self.dtype == ir.DataType.DOUBLE else attributes
+        )
+
     def constant(self, values: Array64, stem: str, dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer, by default of the norm's type, rounded once, when it is written."""
         name = f"{self.norm.y.name}_{stem}"

@@ -16,4 +16,4 @@ def emit_group_normalization(builder: Builder) -> ir.Value:
     norm = builder.norm
     operands = [builder.x, builder.constant(norm.scale, "scale"), builder.constant(norm.shift, "bias")]
     attributes: Attributes = {"num_groups": norm.groups, "epsilon": unrounded("epsilon", norm.epsilon)}
-    return builder.op("GroupNormalization", operands, builder.dims, attributes)
+    return builder.op("GroupNormalization", operands, builder.dims, builder.stashed(attributes))

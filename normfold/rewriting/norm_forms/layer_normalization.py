@@ -21,7 +21,9 @@ def emit_layer_normalization(builder: Builder) -> ir.Value:
     x = builder.grouped()
     ones = builder.constant(np.ones(size), "ones")
     attributes: Attributes = {"axis": -1, "epsilon": unrounded("epsilon", builder.norm.epsilon)}
-    normal = builder.op("LayerNormalization", [x, ones], builder.workspace.dims(x), attributes)
+    normal = builder.op(
+        "LayerNormalization", [x, ones], builder.workspace.dims(x), builder.stashed(attributes)
+    )
     return builder.batchnorm(builder.ungrouped(normal))
 
 
