@@ -11,8 +11,8 @@ from unittest import mock
 
 import onnx_ir as ir
 
-from normfold.folding import folder
 from normfold.codes.fold import FOLD_CODES
+from normfold.folding import folder
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Walk
 from tests.conftest import nodes_of
