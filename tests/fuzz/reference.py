@@ -20,6 +20,9 @@ class Reference(Interpreter):
     ) -> Sequence[Any]:
         if node.op_type == "Scan":
             return self._scan(inputs, attributes["body"], scope)
+        if node.op_type == "Dropout":
+            # Nothing is dropped: in evaluation, or by a ratio of 0.
+            return [inputs[0], np.ones(inputs[0].shape, bool)]
         return super()._node(node, inputs, attributes, scope)
 
     def _scan(self, inputs: list[Any], body: onnx.GraphProto, scope: dict[str, Any]) -> list[Any]:
