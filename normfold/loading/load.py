@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from normfold.errors import InputError
 from normfold.loading import walk
 from normfold.loading.external import check_external, extent_of, refuse_location
 from normfold.loading.layout import PROTOBUF_LIMIT
+from normfold.loading.mapped import Outline, decode
 from normfold.loading.messages import one_line, root_cause
 from normfold.loading.refusals import refuse
 from normfold.loading.remote import remote_file
@@ -112,7 +114,7 @@ def load(source: str | os.PathLike[str]) -> Loaded:
         if _is_stream(path):
             with _as_input_error(), path.open("rb") as stream:
                 return _load_stream(stream, name)
-        return _from_file(path, name, parse(path), path.parent.absolute(), None)
+        return _from_file(path, name, _outline(path), path.parent.absolute(), None)
     except InputError as error:
         if str(error).startswith(f"{name}: "):
             raise
@@ -136,7 +138,7 @@ def _load_stream(stream: BinaryIO, name: str) -> Loaded:
             file.write(chunk)
             if file.tell() > PROTOBUF_LIMIT:
                 raise InputError(_TOO_LARGE, code="NF902")
-    return _from_file(path, name, parse(path), None, spool)
+    return _from_file(path, name, _outline(path), None, spool)
 
 
 def _load_url(url: str) -> Loaded:
@@ -145,10 +147,10 @@ def _load_url(url: str) -> Loaded:
     model = remote_file(url)
     path = spool.path / model.name
     model.fetch(path)
-    proto = parse(path)
+    outline = _outline(path)
     locations = {
         extent_of(tensor).location: tensor.name
-        for tensor in walk.tensors(proto)
+        for tensor in walk.tensors(outline.proto)
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     }
     for location, tensor in locations.items():
@@ -159,13 +161,14 @@ def _load_url(url: str) -> Loaded:
             raise InputError(
                 f"external data {location!r} of tensor {tensor!r} cannot be fetched: {error}", code="NF909"
             ) from error
-    return _from_file(path, url, proto, spool.path, spool)
+    return _from_file(path, url, outline, spool.path, spool)
 
 
 def _from_file(
-    path: Path, name: str, proto: onnx.ModelProto, folder: Path | None, spool: ScratchFolder | None
+    path: Path, name: str, outline: Outline, folder: Path | None, spool: ScratchFolder | None
 ) -> Loaded:
-    model, data_files = from_proto(proto, folder)
+    model, data_files = from_proto(outline.proto, folder)
+    outline.put_back(model)
     size = path.stat().st_size + sum(file.stat().st_size for file in data_files)
     return Loaded(model, path, name, data_files, size, spool)
 
@@ -176,6 +179,25 @@ def parse(path: Path) -> onnx.ModelProto:
     Raises:
         InputError: NF901 if it cannot be read, NF902 if it is not a binary ONNX protobuf.
     """
+    with (
+        _opened(path) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as content,
+    ):
+        model = onnx.ModelProto()
+        model.ParseFromString(content)
+        return model
+
+
+def _outline(path: Path) -> Outline:
+    """As ``parse``; large weights stay in the file."""
+    with _opened(path) as file:
+        return decode(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be decoded in the block, which says in one line why it cannot be."""
     with _as_input_error(), path.open("rb") as file:
         status = os.fstat(file.fileno())
         if stat.S_ISDIR(status.st_mode):
@@ -184,11 +206,12 @@ def parse(path: Path) -> onnx.ModelProto:
             raise InputError("the file is empty", code="NF901")
         if status.st_size > PROTOBUF_LIMIT:
             raise InputError(_TOO_LARGE, code="NF902")
-        with (
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as content,
-        ):
-            return _decode(content)
+        try:
+            yield file
+        except DecodeError as error:
+            raise InputError(
+                "not an ONNX model, or truncated: the protobuf does not decode", code="NF902"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -203,19 +226,6 @@ def _as_input_error() -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise InputError(f"cannot be read: {reason}", code="NF901") from error
-
-
-def _decode(content: bytes | memoryview) -> onnx.ModelProto:
-    if len(content) == 0:
-        raise InputError("the file is empty", code="NF901")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(content)
-    except Exception as error:
-        raise InputError(
-            "not an ONNX model, or truncated: the protobuf does not decode", code="NF902"
-        ) from error
-    return model
 
 
 def from_proto(proto: onnx.ModelProto, folder: Path | None) -> tuple[ir.Model, tuple[Path, ...]]:

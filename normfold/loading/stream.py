@@ -18,12 +18,12 @@ import onnx_ir as ir
 from normfold.errors import OutputError
 from normfold.loading.layout import PROTOBUF_LIMIT, inline
 from normfold.loading.transfer import DigestingSink, Sink, write_tensor
+from normfold.loading.wire import frame
 from normfold.progress import meter
 
 _GRAPH_FIELD = 7
 _INITIALIZER_FIELD = 5
 _RAW_DATA_FIELD = 9
-_LENGTH_DELIMITED = 2
 _MAX_FRAME = 16
 _TENSOR_ATTRIBUTES = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
@@ -52,7 +52,7 @@ def write_model(
     graph_head, graph_tail = _split(proto.graph, _INITIALIZER_FIELD)
     entries = [_Entry(name, tensor) for name, tensor in tensors]
     graph_size = len(graph_head) + sum(entry.framed_size for entry in entries) + len(graph_tail)
-    prefix = head + _frame(_GRAPH_FIELD, graph_size) + graph_head
+    prefix = head + frame(_GRAPH_FIELD, graph_size) + graph_head
     if len(head) + graph_size + len(tail) > PROTOBUF_LIMIT - _MAX_FRAME:
         raise OutputError("the result is above the 2 GB limit of a single protobuf file", code="NF921")
     file.write(prefix)
@@ -158,7 +158,7 @@ class _Entry:
         self._lazy = not isinstance(tensor, (ir.TensorProtoTensor, ir.ExternalTensor, ir.StringTensor))
         if self._lazy:
             head, self._tail = _split(_shell(name, tensor), _RAW_DATA_FIELD)
-            self._head = head + _frame(_RAW_DATA_FIELD, tensor.nbytes)
+            self._head = head + frame(_RAW_DATA_FIELD, tensor.nbytes)
             self._size = len(self._head) + tensor.nbytes + len(self._tail)
         else:
             with _named(tensor, name) as proto:
@@ -166,10 +166,10 @@ class _Entry:
 
     @property
     def framed_size(self) -> int:
-        return len(_frame(_INITIALIZER_FIELD, self._size)) + self._size
+        return len(frame(_INITIALIZER_FIELD, self._size)) + self._size
 
     def write(self, file: Sink) -> None:
-        file.write(_frame(_INITIALIZER_FIELD, self._size))
+        file.write(frame(_INITIALIZER_FIELD, self._size))
         if not self._lazy:
             with _named(self._tensor, self._name) as proto:
                 file.write(proto.SerializeToString(deterministic=True))
@@ -219,17 +219,3 @@ def _split(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, number
         else:
             setattr(part, field.name, value)
     return head.SerializeToString(deterministic=True), tail.SerializeToString(deterministic=True)
-
-
-def _frame(field: int, size: int) -> bytes:
-    """Tag and length of a length-delimited field."""
-    return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(size)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
