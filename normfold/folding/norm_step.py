@@ -107,7 +107,7 @@ def _choices(
         needed = max((needed_opset(norm, form, workspace) for norm, form in given), default=0)
         if needed <= workspace.opset:
             return choices
-        leaving = {node for norm, _ in given for node in norm.nodes}
+        leaving = _leaving(given)
         barred = None
         if within_reach is None or needed > within_reach:
             barred = obstacle_to_opset(workspace.model, needed, leaving)
@@ -123,6 +123,27 @@ def _choices(
             opsets = replace(opsets, least=needed)
 
 
+def _leaving(given: Sequence[tuple[Norm, Form]]) -> set[ir.Node]:
+    """The nodes of norms that go when these are given their forms: nothing that stays reads them."""
+    replaced = [_replaced(norm, form) for norm, form in given]
+    results = {norm.y for norm in replaced}
+    leaving = {node for norm in replaced for node in norm.nodes}
+    pending = list(leaving)
+    while pending:
+        node = pending.pop()
+        inner = [value for value in node.outputs if value not in results]
+        read = any(v.is_graph_output() or any(use.node not in leaving for use in v.uses()) for v in inner)
+        if node in leaving and read:
+            leaving.remove(node)
+            pending.extend(m for v in node.inputs if v is not None and (m := v.producer()) in leaving)
+    return leaving
+
+
+def _replaced(norm: Norm, form: Form) -> Norm:
+    """The part of a norm that a form takes the place of; only one of them computes the activation."""
+    return norm if form == "ms-groupnorm" else norm.before_activation or norm
+
+
 def _raise_opset(
     norms: Sequence[Norm], choices: Sequence[Choice], workspace: Workspace, step: NormStep
 ) -> None:
@@ -131,8 +152,7 @@ def _raise_opset(
     needed = max((needed_opset(norm, form, workspace) for norm, form in given), default=0)
     if needed <= workspace.opset:
         return
-    leaving = {node for norm, _ in given for node in norm.nodes}
-    step.bound = bound_to_opset(workspace.model, needed, leaving)
+    step.bound = bound_to_opset(workspace.model, needed, _leaving(given))
     for node in step.bound:
         node.version = workspace.opset
     raise_opset(workspace, needed)
@@ -152,7 +172,7 @@ def _substitute_one(
         if options.groupnorm == "instancenorm" or options.target in _WANT_MUL_ADD:
             step.anchored.update(_tail(found))
         return
-    y = found.y if choice.form == "ms-groupnorm" else norm.y
+    y = _replaced(found, choice.form).y
     site = Site(name, found.kind, "substituted", rule=choice.form, into=(y.name or "",), nodes=operators)
     ledger.settle(replace(site, code=choice.code, reason=choice.reason))
     made = substitute(_reading(found, step.moved.get(found.x, found.x)), choice.form, workspace)

@@ -309,7 +309,7 @@ def _with_pad(x: ir.Value, branch: Branch, workspace: Workspace) -> tuple[ir.Val
 def _conv(view: NodeView) -> Branch | None:
     weight = view.constant(1)
     bias = view.constant(2) if view.has(2) else None
-    if weight is None or (view.has(2) and bias is None):
+    if weight is None or (view.has(2) and (bias is None or bias.shape != weight.shape[:1])):
         return None
     kernel = weight.shape[2:]
     pads = resolved_pads(view, kernel)

@@ -530,6 +530,14 @@ def test_parameters_may_be_expressions() -> None:
     assert summary(model(nodes, arrays | {"minus": np.array(-1.0)})) == [("NF305", "error")]
 
 
+def test_a_bias_that_is_no_vector() -> None:
+    """The checker lets it pass; what is behind such a Conv is judged without it."""
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("Conv", ["x", "w", "bias"], ["c"]), batchnorm("c")]
+    arrays = statistics() | {"w": rng.normal(size=(4, 4, 1, 1)), "bias": np.zeros((4, 2))}
+    assert summary(model(nodes, arrays)) == []
+
+
 def test_inside_a_function() -> None:
     function = helper.make_function(
         "local", "Norm", ["x", "g", "b", "m", "v"], ["y"], [batchnorm()], [helper.make_opsetid("", 17)]

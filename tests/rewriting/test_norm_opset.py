@@ -62,6 +62,25 @@ def test_raising_is_proven_and_told() -> None:
     assert report.summary["opset"] == [18, 21]
 
 
+def test_it_is_not_raised_past_a_part_of_the_norm_that_stays() -> None:
+    """``s`` is read by the norm alone, but for a node that nobody reads and that stays as it is."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 12]> g (float[2, 12, 4, 5] x) => (float[2, 12, 4, 5] y)
+        <float eps = {0.001}, float two = {2.0}> {
+            m = ReduceMean <axes = [2, 3], keepdims = 0> (x) mu = Unsqueeze <axes = [2, 3]> (m)
+            c = Sub (x, mu) sq = Pow (c, two) v = ReduceMean <axes = [2, 3]> (sq)
+            ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)
+        }"""
+    )
+    assert site_of(folded(model, groupnorm="native"))[:2] == ("substituted", "native")
+    model.graph.node.append(oh.make_node("Sub", ["x", "mu"], ["unread"]))
+    result = folded(model, groupnorm="native", target="ort-cpu")
+    onnx.checker.check_model(ir.to_proto(result.model))
+    action, rule, code, reason = site_of(result)
+    assert (action, rule, code) == ("substituted", "instancenorm-bn", "NF403")
+    assert "ReduceMean" in reason and "opset 21" in reason
+
+
 @pytest.mark.parametrize(
     ("node", "operator"),
     [

@@ -85,6 +85,8 @@ def _convolution(node: ir.Node, subject: Subject) -> Linear | None:
     pads = node.attributes.get_ints("pads") or ()
     automatic = node.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
     size = weight.shape[0]
+    if bias.size not in (1, size):
+        return None
     return Linear(
         node,
         x,

@@ -80,7 +80,7 @@ def per_output(values: Array64, groups: int, out_channels: int) -> Array64:
 def ask_bias(node: NodeView, request: Request, scale: Array64, shift: Array64) -> None:
     """Ask the bias (slot 2, shape [O]) for ``scale·B + shift``; without one, a shift makes it."""
     if node.has(2):
-        stored_shape(node, 2, "bias")
+        _require_one_each(stored_shape(node, 2, "bias"), len(scale), node)
         request.ask(2, Affine.of(scale, shift, rank=1))
     elif shift.any():
         request.constants[2] = Constant64.of(shift, request.dtype)
@@ -90,8 +90,15 @@ def add_bias(node: NodeView, added: Constant64) -> Constant64:
     """The node's bias (slot 2, shape [O]) plus ``added``."""
     if not node.has(2):
         return Constant64.of(added.compute(), added.dtype)
-    extra = added.compute()
-    return node.weight(2, "bias").map(lambda b: b + extra)
+    extra, bias = added.compute(), node.weight(2, "bias")
+    _require_one_each(bias.shape, len(extra), node)
+    return bias.map(lambda b: b + extra)
+
+
+def _require_one_each(shape: tuple[int, ...], channels: int, node: NodeView) -> None:
+    """torch's default exporter, unoptimised, gives a Conv3d without bias one of [O, 2]."""
+    if shape != (channels,):
+        raise Refused("NF113", f"{node.op_type} {node.name!r} has {channels} channels and a bias of {shape}")
 
 
 OPERATORS: tuple[Operator, ...] = (Conv(),)

@@ -266,6 +266,19 @@ def test_every_float_type_is_rounded_once(check: Any, dtype: str, bias: bool) ->
     assert len(outcome.folded.exact) == 2
 
 
+@pytest.mark.parametrize("where", ["behind", "in front"])
+def test_a_bias_that_is_no_vector(check: Any, where: str) -> None:
+    """The checker lets it pass; runtimes do not, so nothing is said of what it means."""
+    body = {
+        "behind": "c = Conv (x, w, bias) y = BatchNormalization (c, s, b, m, v)",
+        "in front": "n = BatchNormalization (x, s, b, m, v) y = Conv (n, w, bias)",
+    }[where]
+    text = f"g (float[N, 4, 5, 5] x) => (float[N, 4, A, B] y) {{ {body} }}"
+    constants = check.weights(w=(4, 4, 3, 3), bias=(4, 2)) | check.batchnorm(4)
+    folded = check.fold_only(check.model(text, constants))
+    assert [(site.action, site.code) for site in folded.sites] == [("kept", "NF113")]
+
+
 def test_two_folds_are_rounded_once(check: Any) -> None:
     """A weight that takes an affine from each side is not rounded in between."""
     half = {"w": check.weights(w=(4, 3, 1, 1))["w"].astype(np.float16)}
