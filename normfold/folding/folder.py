@@ -115,10 +115,11 @@ def fold_prepared(prepared: Prepared, options: FoldOptions, judge: Judge = accep
     with collector_paused():
         folder = _Folder(prepared.workspace, options, judge)
         folder.run()
-        opset = folder.norms.opset_within_reach(folder.model)
+        freeze = options.freeze_initializers
+        opset = folder.norms.opset_within_reach(folder.model, freeze_initializers=freeze)
         if opset is not None:
             # Forms were refused for the sake of operators that are gone now.
-            workspace = Workspace(original.clone(), freeze_initializers=options.freeze_initializers)
+            workspace = Workspace(original.clone(), freeze_initializers=freeze)
             again = _Folder(workspace, options, judge, opset)
             again.run()
             folder = folder if again.norms.is_kept_by_its_opset() else again

@@ -42,10 +42,14 @@ class NormStep:
     refused: set[int] = field(default_factory=set)
     bound: list[ir.Node] = field(default_factory=list)
 
-    def opset_within_reach(self, model: ir.Model) -> int | None:
+    def opset_within_reach(self, model: ir.Model, *, freeze_initializers: bool) -> int | None:
         """The latest opset that was refused, and that nothing in the folded ``model`` bars any more."""
+        if not self.refused:
+            return None
+        norms = find_norms(Workspace(model, freeze_initializers=freeze_initializers))
+        leaving = {node for norm in norms if not isinstance(norm, LookAlike) for node in norm.nodes}
         for version in sorted(self.refused, reverse=True):
-            if obstacle_to_opset(model, version, self.settled) is None:
+            if obstacle_to_opset(model, version, leaving) is None:
                 return version
         return None
 
