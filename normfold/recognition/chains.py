@@ -100,6 +100,6 @@ def _next(y: ir.Value, links: dict[ir.Value, tuple[ir.Node, ir.Value, Affine]]) 
     reader = next(iter(uses)).node
     output = reader.outputs[0]
     link = links.get(output)
-    if link is None or link[1] is not y or reader.graph is not y.graph:
+    if link is None or link[1] is not y:
         return None
     return output

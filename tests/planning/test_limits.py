@@ -59,3 +59,13 @@ def test_both_branches_of_a_where_take_a_batchnorm(check: Any) -> None:
 def test_a_bias_that_the_next_layer_could_take_is_not_dead(check: Any) -> None:
     body = "a = Conv (x, w, b) y = Conv (a, v)"
     assert fold(check, body, w=(4, 4, 1, 1), v=(4, 4, 1, 1), b=(4,)).folded.changed is False
+
+
+def test_a_pool_that_rounds_its_size_up_is_no_branch(check: Any) -> None:
+    """Of 3×3 it makes 2×2, to which the convolution's one number is broadcast."""
+    text = """g (float[1, 4, 3, 3] x) => (float[1, 4, 2, 2] y) {
+        a = Conv <strides = [2, 2]> (x, w)
+        p = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)
+        y = Add (a, p)
+    }"""
+    assert check(check.model(text, check.weights(0, w=(4, 4, 2, 2)))).ops == ["Conv", "AveragePool", "Add"]

@@ -80,6 +80,21 @@ def test_mul_and_add_of_a_form_stay_if_they_cannot_leave() -> None:
     assert not fold_model(folded.model, options).changed
 
 
+@pytest.mark.parametrize(
+    ("norm", "opset"), [("LayerNormalization (x, g, b)", 21), ("RMSNormalization (x, g)", 23)]
+)
+def test_what_normalises_the_last_axis_gives_them_to_a_gemm(check: Any, norm: str, opset: int) -> None:
+    constants = check.weights(g=4, b=4, w=(4, 5))
+    model = check.model(
+        f"g (float[6, 4] x) => (float[6, 5] y) {{ n = {norm} c = Gemm (n, w) y = Sigmoid (c) }}",
+        {name: array for name, array in constants.items() if name != "b" or ", b)" in norm},
+        opset=opset,
+        ir_version=10,
+    )
+    gamma, *beta = parameters_of_norm(check(model, ASKED).proto)
+    assert (gamma == 1).all() and all((array == 0).all() for array in beta)
+
+
 @pytest.mark.parametrize("norm", [INSTANCE, GROUP])
 def test_they_stay_unasked(check: Any, norm: str) -> None:
     model = ir.from_proto(net(check, norm, "c = Conv (n, w) y = Sigmoid (c)"))

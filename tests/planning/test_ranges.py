@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from normfold.affine import Affine
-from normfold.planning.ranges import fits, is_representable, safe_shift
+from normfold.planning.ranges import check_affine, fits, is_representable, safe_shift
+from normfold.refusal import Refused
 
 
 def model(check: Any, dtype: Any, *, scale: float = 1.0, bias: float = 0.0, weight: float = 1.0) -> Any:
@@ -106,3 +107,36 @@ def test_a_shift_in_front_stays_well_inside_the_range() -> None:
     assert safe_shift(np.array([100.0]), ir.DataType.FLOAT16)
     assert not safe_shift(np.array([1e3]), ir.DataType.FLOAT16)
     assert not safe_shift(np.array([np.inf]), ir.DataType.DOUBLE)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float"])
+def test_a_sum_in_float16_keeps_the_scale_in_front_of_it(check: Any, kind: str) -> None:
+    """Attention divides in front of its product: 64 terms that are eight times as large may overflow."""
+    proto = check.model(
+        f"""g ({kind}[2, 4, 64] x, {kind}[2, 64, 4] p) => ({kind}[2, 4, 4] y) {{
+            q = Sigmoid (x) t = Sigmoid (p) s = Mul (q, k) a = MatMul (s, t) y = Sigmoid (a)
+        }}""",
+        {"k": np.array(0.125, {"float16": np.float16, "float": np.float32}[kind])},
+    )
+    outcome = check(proto)
+    if kind == "float16":
+        assert outcome.kept("NF111").site == "s"
+    else:
+        assert outcome.ops == ["Sigmoid", "Sigmoid", "MatMul", "Mul", "Sigmoid"]
+
+
+@pytest.mark.parametrize(
+    ("affine", "dtype", "code"),
+    [
+        (Affine.of(np.inf, rank=1), ir.DataType.FLOAT, "NF108"),
+        (Affine.of(1.0, 1e5, rank=1), ir.DataType.FLOAT16, "NF111"),
+        (Affine.of(1e-6, rank=1), ir.DataType.FLOAT16, "NF111"),
+    ],
+)
+def test_what_stays_is_written_in_the_type_of_its_value(
+    affine: Affine, dtype: ir.DataType, code: str
+) -> None:
+    check_affine(Affine.of(0.5, 2.0, rank=1), dtype, "y")
+    with pytest.raises(Refused) as refusal:
+        check_affine(affine, dtype, "y")
+    assert refusal.value.code == code

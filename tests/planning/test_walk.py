@@ -132,6 +132,21 @@ class TestBlindReaders:
         )
         assert check(model).counts["Add"] == 0
 
+    @pytest.mark.parametrize(("call", "blind"), [("CastLike (t, p)", True), ("CastLike (p, t)", False)])
+    def test_a_cast_like_reads_the_type_of_its_second_operand(
+        self, check: Any, call: str, blind: bool
+    ) -> None:
+        model = check.model(
+            f"""g (float[N, 4, 8, 8] x) => (float[N, 4, 6, 6] y, float[N, 4, A, B] z) {{
+                p = Conv (x, w) t = Sigmoid (x) q = {call} z = Tanh (q) m = Mul (p, s) y = Tanh (m) }}""",
+            check.weights(w=(4, 4, 3, 3), s=(1, 4, 1, 1)),
+        )
+        outcome = check(model)
+        if blind:
+            assert outcome.counts["Mul"] == 0
+        else:
+            assert outcome.kept("NF103").site == "m"
+
     def test_a_softmax_sees_a_scale(self, check: Any) -> None:
         model = check.model(
             """g (float[N, 4, 8, 8] x) => (float[N, 4, 6, 6] y, float[N, 4, 6, 6] z) {

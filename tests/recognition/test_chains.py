@@ -36,6 +36,12 @@ def test_a_constant_divided_by_the_value_is_no_affine(check: Any) -> None:
     assert not outcome.folded.changed and sorted(outcome.ops) == ["Conv", "Div"]
 
 
+def test_a_division_by_zero_is_reported(check: Any) -> None:
+    k = np.array([1.0, 2.0, 0.0, 4.0, 5.0, 6.0], np.float32).reshape(6, 1, 1)
+    folded = check.fold_only(behind_conv(check, "y = Div (c, k)", {"k": k}))
+    assert [(s.code, s.reason) for s in folded.sites] == [("NF108", "it divides by zero")]
+
+
 @pytest.mark.parametrize("node", ["Mul (c, c)", "Add (c, c)", "Sub (c, c)"])
 def test_both_operands_the_same_value_is_no_affine_here(check: Any, node: str) -> None:
     check(behind_conv(check, f"y = {node}", {}))
@@ -202,6 +208,14 @@ class TestBroadcasting:
         outcome = check(model)
         assert outcome.kept("NF113").site == "m"
 
+    def test_a_constant_that_raises_the_rank(self, check: Any) -> None:
+        model = check.model(
+            "g (float[1, 3, 5, 5] x) => (float[A, B, C, D, E] y) {"
+            " c = Conv (x, w) m = Mul (k, c) y = Tanh (m) }",
+            check.weights(w=(6, 3, 1, 1), k=(1, 1, 6, 1, 1)),
+        )
+        assert check(model).kept("NF113").site == "m"
+
     def test_a_symbolic_dimension_may_be_one(self, check: Any) -> None:
         model = check.model(
             "g (float[N, 3] x) => (float[4, 3] y) { r = Relu (x) y = Mul (r, k) }",
@@ -274,3 +288,19 @@ def test_a_negation_twice_disappears(check: Any) -> None:
     model = check.model("g (float[N, 6] x) => (float[N, 6] y) { r = Relu (x) a = Neg (r) y = Neg (a) }", {})
     outcome = check(model)
     assert "Neg" not in outcome.ops
+
+
+def test_what_is_no_batchnorm_is_a_product_and_a_sum(check: Any) -> None:
+    """Along the width no BatchNormalization says it: ``(r·k + l)·k + l`` becomes one Mul and one Add."""
+    model = check.model(
+        """g (float[N, 3, 4, 6] x) => (float[N, 3, 4, 6] y) {
+            r = Sigmoid (x)
+            a = Mul (r, k)
+            d = Add (a, l)
+            e = Mul (d, k)
+            n = Add (e, l)
+            y = Sigmoid (n)
+        }""",
+        check.weights(k=6, l=6),
+    )
+    assert check(model).ops == ["Sigmoid", "Mul", "Add", "Sigmoid"]

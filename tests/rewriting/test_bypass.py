@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from normfold.options import FoldOptions
@@ -44,3 +45,27 @@ def test_what_was_asked_to_stay(check: Any, name: str) -> None:
     model = net(check, body, to=[1, 4, 36], back=[1, 4, 6, 6])
     outcome = check(model, FoldOptions(keep=frozenset({name})), settled=False)
     assert name in {output for node in outcome.proto.graph.node for output in node.output}
+
+
+def ops_behind(check: Any, call: str, outputs: str, **constants: np.ndarray) -> list[str]:
+    """What a fold leaves of a Conv, the Dropout that ``call`` is, and a BatchNormalization."""
+    model = check.model(
+        f"g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y{outputs}) {{"
+        f" c = Conv (x, w) {call} n = BatchNormalization (d, s, b, m, v) y = Sigmoid (n) }}",
+        check.weights(w=(4, 4, 1, 1)) | check.batchnorm(4) | constants,
+    )
+    proto = ir.to_proto(check.fold_only(model).model)
+    onnx.checker.check_model(proto, full_check=True)
+    return [node.op_type for node in proto.graph.node]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_dropout_in_training_is_no_identity(check: Any, training: bool) -> None:
+    constants = {"ratio": np.array(0.5, np.float32), "training": np.array(training)}
+    ops = ops_behind(check, "d = Dropout (c, ratio, training)", "", **constants)
+    assert ops == (["Conv", "Dropout", "BatchNormalization", "Sigmoid"] if training else ["Conv", "Sigmoid"])
+
+
+def test_a_dropout_whose_mask_is_read_stays(check: Any) -> None:
+    ops = ops_behind(check, "d, mask = Dropout (c)", ", bool[1, 4, 6, 6] mask")
+    assert ops == ["Conv", "Dropout", "Sigmoid"]

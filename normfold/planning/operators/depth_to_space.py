@@ -44,8 +44,8 @@ class SpaceToDepth(Operator):
 
 
 def _order(node: NodeView) -> tuple[list[int | None], list[int | None]]:
-    """Axes of [C, i, j] in the order in which the large channel axis holds them, and back."""
-    depth_first = node.op_type == "SpaceToDepth" or node.string_attribute("mode", "DCR") == "DCR"
+    """Axes of [C, i, j] as the large channel axis holds them, and back. SpaceToDepth has no mode: DCR."""
+    depth_first = node.string_attribute("mode", "DCR") == "DCR"
     return ([1, 2, 0], [2, 0, 1]) if depth_first else ([0, 1, 2], [0, 1, 2])
 
 

@@ -67,6 +67,7 @@ class OneNode:
 
     def __init__(self, model: onnx.ModelProto, harness: Harness, like: onnx.ModelProto | None = None) -> None:
         assert len(model.graph.node) == 1
+        self.model = model
         self._model = like or model
         self._harness = harness
         working = ir.from_proto(model)

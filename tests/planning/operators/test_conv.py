@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normfold.affine import Affine
+
 SPATIAL = "HWD"
 
 
@@ -421,3 +423,13 @@ def test_an_axis_without_padding_may_be_dynamic(harness: Any) -> None:
     inputs = {"x": np.random.default_rng(0).standard_normal((1, 2, 6, 5))}
     left = node.forward(harness.affine(0, (1, 2, 1, 1), (1,)), inputs).affines[0]
     assert left.shift.shape == (1, 3, 6, 1)
+
+
+def test_a_bias_that_brings_an_affine_of_its_own(harness: Any) -> None:
+    """The weight would have to take the one, and nothing could take the other."""
+    node = harness.one(
+        "g (double[N, 2, H] x, double[3] b) => (double[N, 3, A] y) { y = Conv (x, w, b) }",
+        harness.weights(0, w=(3, 2, 1)),
+    )
+    with harness.refused("NF115"):
+        node.forward({0: harness.affine(0, (1, 2, 1), (1,), shift=False), 2: Affine.of(2.0, rank=1)})

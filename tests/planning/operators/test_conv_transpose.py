@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normfold.affine import Affine
+
 
 def transposed(
     check: Any,
@@ -136,6 +138,7 @@ def test_a_shift_in_front_of_a_pointwise_one(check: Any, rank: int, groups: int,
         (2, "strides = [2, 2]"),
         (1, "strides = [2, 2]"),
         (1, "strides = [2, 2], output_padding = [1, 1]"),
+        (1, "dilations = [2, 2], output_padding = [1, 1]"),
         (1, "pads = [1, 0, 0, 0]"),
     ],
 )
@@ -177,3 +180,12 @@ def test_a_constant_along_the_width(check: Any) -> None:
     model = transposed(check, per_group=(2, 6), affine="Mul ({v}, k)")
     model.graph.initializer.append(onnx.numpy_helper.from_array(check.weights(k=6)["k"], "k"))
     check(model).kept("NF110")
+
+
+def test_a_bias_that_brings_an_affine_of_its_own(harness: Any) -> None:
+    node = harness.one(
+        "g (double[N, 2, H] x, double[3] b) => (double[N, 3, A] y) { y = ConvTranspose (x, w, b) }",
+        harness.weights(0, w=(2, 3, 1)),
+    )
+    with harness.refused("NF115"):
+        node.forward({0: harness.affine(0, (1, 2, 1), (1,), shift=False), 2: Affine.of(2.0, rank=1)})

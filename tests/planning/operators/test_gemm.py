@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normfold.affine import Affine
+
 M, K, N = 5, 4, 6
 C_SHAPES: dict[str, tuple[int, ...] | None] = {
     "none": None,
@@ -266,3 +268,24 @@ def test_the_same_value_on_both_sides(check: Any) -> None:
     outcome = check(model)
     assert outcome.counts["Mul"] == 1 and not outcome.folded.changed
     assert onnx.TensorProto.FLOAT in {t.data_type for t in outcome.proto.graph.initializer}
+
+
+@pytest.mark.parametrize("call", ["Gemm (x, w, c)", "Gemm (w, x, c)"])
+def test_a_computed_c_hands_nothing_on(harness: Any, call: str) -> None:
+    node = harness.one(
+        f"g (double[4, 4] x, double[1, 4] c) => (double[4, 4] y) {{ y = {call} }}",
+        harness.weights(0, w=(4, 4)),
+    )
+    with harness.refused("NF114"):
+        node.forward({2: Affine.of(2.0, rank=2)})
+
+
+@pytest.mark.parametrize("part", ["scale", "shift"])
+@pytest.mark.parametrize(("call", "slot"), [("Gemm (x, w)", 0), ("Gemm (w, x)", 1)])
+def test_a_free_axis_in_front(harness: Any, call: str, slot: int, part: str) -> None:
+    node = harness.one(
+        f"g (double[4, 4] x) => (double[4, 4] y) {{ y = {call} }}", harness.weights(0, w=(4, 4))
+    )
+    affine = harness.affine(0, (4, 4), (slot,), scale=part == "scale", shift=part == "shift")
+    with harness.refused("NF110"):
+        node.forward({slot: affine})

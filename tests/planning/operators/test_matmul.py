@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normfold.affine import Affine
+
 K, N = 4, 6
 
 
@@ -251,3 +253,18 @@ def test_integers_are_left_alone(check: Any) -> None:
         {"w": np.arange(24, dtype=np.int32).reshape(4, 6), "k": np.arange(6, dtype=np.int32)},
     )
     assert not check(model).folded.changed
+
+
+def test_a_weight_is_not_repeated_along_the_batch(harness: Any) -> None:
+    """It has one matrix for the whole batch: the scale crosses to the operand that has the axis."""
+    node = harness.one(
+        "g (double[2, 5, 4] x) => (double[2, 5, 6] y) { y = MatMul (x, w) }", harness.weights(0, w=(1, 4, 6))
+    )
+    crossing = node.backward(harness.affine(0, (2, 5, 6), (0,), shift=False))
+    assert list(crossing.affines) == [0] and not crossing.constants
+
+
+def test_two_computed_operands_bring_a_scale_each(harness: Any) -> None:
+    node = harness.one("g (double[2, 5, 4] x, double[4, 6] p) => (double[2, 5, 6] y) { y = MatMul (x, p) }")
+    crossing = node.forward({0: Affine.of(2.0, rank=3), 1: Affine.of(-3.0, rank=2)})
+    assert crossing.affines[0].same_as(Affine.of(-6.0, rank=3))

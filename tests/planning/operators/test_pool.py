@@ -107,6 +107,7 @@ def _input() -> np.ndarray:
         'kernel_shape = [3], auto_pad = "VALID", count_include_pad = 1',
         "kernel_shape = [3], pads = [0, 0], count_include_pad = 1",
         "kernel_shape = [3], strides = [2], ceil_mode = 1",
+        "kernel_shape = [2], strides = [2], pads = [1, 0], ceil_mode = 1",
     ],
 )
 def test_average_pool_shift(harness, attributes, way):
@@ -128,6 +129,7 @@ _OVERHANGING = "kernel_shape = [2], strides = [2], ceil_mode = 1"
         (_OVERHANGING, "7", "backward"),
         (_OVERHANGING, "7", "forward"),
         (_OVERHANGING, "H", "forward"),
+        (f"{_OVERHANGING}, pads = [1, 0]", "6", "backward"),
     ],
 )
 def test_average_pool_shift_that_padding_would_miss(harness, attributes, size, way):

@@ -270,3 +270,16 @@ def test_our_kernel_agrees_with_the_definition(harness):
     operands = [view.array(0), view.array(1).astype(np.float32)]
     (ours,) = evaluate_node(view.node, operands, {"": 21})
     np.testing.assert_allclose(ours, _dequantised(operands, 0, view), rtol=1e-15)
+
+
+def test_a_dequantised_weight_that_another_layer_reads(harness):
+    """It could be scaled for one of them by an operator on the weight only."""
+    text = """g (float[2, 3, 8, 8] x) => (float[2, 4, 8, 8] y, float[2, 4, 8, 8] z) {
+        w = DequantizeLinear <axis = 0> (q, d)
+        z = Conv (x, w)
+        a = Conv (x, w)
+        y = Mul (a, s)
+    }"""
+    constants = {"q": _integers(1, (4, 3, 1, 1)), "d": _steps(1, (4,))}
+    constants |= harness.weights(4, s=(4, 1, 1), dtype=np.float32)
+    harness.fold(text, constants).kept("NF103")

@@ -92,11 +92,13 @@ def test_the_last_axis_is_the_input_in_every_layout(harness):
     assert TABLE["LSTM"].forward(view, {0: harness.affine(1, (1, 1, _SIZE), (2,))}).constants
 
 
+@pytest.mark.parametrize("part", ["scale", "shift"])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_another_axis(harness, axis):
+def test_another_axis(harness, axis, part):
     view = harness.one(_text("LSTM", True, 1), _weights(harness, "LSTM", True, 1)).view
     with harness.refused("NF110"):
-        TABLE["LSTM"].forward(view, {0: harness.affine(1, (4, 4, _SIZE), (axis,))})
+        affine = harness.affine(1, (4, 4, _SIZE), (axis,), scale=part == "scale", shift=part == "shift")
+        TABLE["LSTM"].forward(view, {0: affine})
 
 
 def test_a_state(harness):

@@ -154,13 +154,15 @@ def test_crop_and_resize(harness, way):
             sizes=np.array([2, 3, 8, 7]),
         ).view
 
-    inside, outside = [0, 0, 0.25, 0.0, 1, 1, 0.75, 1.0], [0, 0, -0.25, 0.0, 1, 1, 0.75, 1.0]
+    inside = [0, 0, 0.25, 0.0, 1, 1, 0.75, 1.0]
+    outside, beyond = [0, 0, -0.25, 0.0, 1, 1, 0.75, 1.0], [0, 0, 0.25, 0.0, 1, 1, 0.75, 1.25]
     both, scale = Affine.of(2.0, 1.0, rank=4), Affine.of(2.0, rank=4)
     ask = getattr(TABLE["Resize"], way)
     ask(node(inside), {0: both})
-    ask(node(outside), {0: scale})
-    with harness.refused("NF116"):
-        ask(node(outside), {0: both})
+    for region in (outside, beyond):
+        ask(node(region), {0: scale})
+        with harness.refused("NF116"):
+            ask(node(region), {0: both})
     with harness.refused("NF116"):
         ask(node(outside, ", extrapolation_value = 1.0"), {0: scale})
 
