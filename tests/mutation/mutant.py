@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -54,13 +55,38 @@ class Mutant:
         compile(broken, self.path, "exec")
         return broken
 
-    def line(self, root: Path) -> int:
-        """Where the edit begins."""
-        return self._text(root).partition(self.edit.old)[0].count("\n") + 1
+    def lines(self, root: Path) -> range:
+        """The lines that run where the mutant differs: a statement's, or all of the file where it runs once,
+        on import."""
+        text = self._text(root)
+        first = text.partition(self.edit.old)[0].count("\n") + 1
+        last = first + self.edit.old.rstrip().count("\n")
+        found = None
+        for function in ast.walk(ast.parse(text)):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                inside = _own_lines(node) if isinstance(node, ast.stmt) and node is not function else range(0)
+                if (
+                    inside
+                    and inside.start <= last
+                    and first < inside.stop
+                    and (found is None or len(inside) <= len(found))
+                ):
+                    found = inside
+        return range(1, text.count("\n") + 2) if found is None else found
 
     def _text(self, root: Path) -> str:
         path = root / self.path
         return path.read_text() if path.exists() else ""
+
+
+def _own_lines(statement: ast.stmt) -> range:
+    """Its lines without those of the statements in it."""
+    body = getattr(statement, "body", None)
+    end = body[0].lineno - 1 if body else statement.end_lineno
+    assert end is not None
+    return range(statement.lineno, max(end, statement.lineno) + 1)
 
 
 def mutants_of(path: str, *edits: Edit) -> list[Mutant]:

@@ -1,14 +1,14 @@
-"""One mutant on trial: what the proof says of its folds, and what the tests say."""
+"""One mutant on trial: what the tests say, and what the proof says of its folds."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
-import pickle
+import random
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,110 +16,137 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.mutation.mutant import Mutant, Substitute
-from tests.mutation.tests_of import tests_of
+from tests.mutation.survey import PACKAGE, ROOT, Asked, Folded, Lines, Survey, numbered
 
-ROOT = Path(__file__).parents[2]
-MODELS = 20
-"""Models that call the changed function, at most."""
+OF_THE_TEST, OF_OTHERS = 12, 8
+"""Models on which the proof is tried: of the test that fails, and of other tests."""
+_BATCH = 2.0
+"""Seconds of tests that are collected together, the first time; each time twice as many."""
+_PATIENCE = 60.0
+"""Seconds that a test may take beyond ten times its own."""
+_WORST_FIRST = ("missed", "withheld", "caught behind the algebra", "crash", "unsettled")
 
 
 class _First:
-    """Remembers the first test that fails."""
+    """Runs each test within its time, and remembers the first that fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: dict[str, float], within: Callable[[float], Any]) -> None:
         self.name = ""
+        self._seconds = seconds
+        self._within = within
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        with self._within(_PATIENCE + 10 * self._seconds.get(item.nodeid, 0.0)):
+            yield
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.name:
-            self.name = report.nodeid.rpartition("/")[2]
+            self.name = report.nodeid
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.name:
-            self.name = f"{report.nodeid} cannot be imported"
+            self.name = report.nodeid
 
 
-def trial(mutant: Mutant, corpus: Path, report: Path) -> None:
-    """Writes ``proof`` and ``tests`` to ``report``.
+def trial(mutant: Mutant, survey: Survey, report: Path) -> None:
+    """Writes ``tests`` and ``proof`` to ``report``, and the numbers of the models that say so.
 
-    ``proof``: ``caught``; ``withheld`` where it could not prove the wrong fold, which is not written then;
-    ``missed``; ``unsettled`` where the answer is right and a second fold changes it; ``caught by a crash``;
-    ``nothing wrong on N models``; or ``no model``.
-    ``tests``: the first test that fails, or ``alive``.
+    ``tests``: the first test that fails of those that run the changed lines, ``alive``, or ``no test``.
+
+    ``proof``: ``caught`` in float64; ``caught behind the algebra`` by the rest of what ``fold`` verifies;
+    ``withheld`` where it could not be proven, so that it is not written; ``missed``; ``unsettled`` where the
+    answer is right and a second fold changes it; ``crash``; ``nothing wrong on N models``; or ``no model``.
     """
     assert not any(name.partition(".")[0] == "normfold" for name in sys.modules)
-    package = ROOT / "normfold"
-    Substitute(mutant.module, mutant.source(package)).install()
+    Substitute(mutant.module, mutant.source(PACKAGE)).install()
     # Nobody reads the failure, so it need not be small.
-    found: dict[str, Any] = {}
-    phases = [Phase.explicit, Phase.generate]
     settings.register_profile(
-        "trial", phases=phases, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        "trial",
+        phases=[Phase.explicit, Phase.generate],
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
     )
     settings.load_profile("trial")
+    lines = numbered(mutant.path, mutant.lines(PACKAGE))
+    tests = _in_order(survey.tests, lines)
+    found: dict[str, Any] = {"tests": "did not end", "asked": len(tests), "proof": "did not end"}
+    report.write_text(json.dumps(found))
     try:
-        found["proof"] = _proof(mutant, corpus, package)
-    except Exception as error:
-        found["proof"] = f"caught by a crash: {type(error).__name__}"
-    report.write_text(json.dumps(found | {"tests": "did not end"}))
-    found["tests"] = _tests(mutant)
+        first = _first_to_fail(tests)
+        found["tests"] = first or ("alive" if tests else "no test")
+    except Exception as error:  # the mutant cannot even be imported
+        first = ""
+        found["tests"] = f"import: {type(error).__name__}"
+    report.write_text(json.dumps(found))
+    found |= _proof(survey.models, _chosen(survey.models, lines, first))
     report.write_text(json.dumps(found))
 
 
-def _proof(mutant: Mutant, corpus: Path, package: Path) -> str:
-    importlib.import_module("normfold.folding")
-    judge = importlib.import_module("tests.fuzz.judge")
-    looked = 0
-    crash, wrong = "", Counter[str]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for entry in _models(mutant, corpus, package):
-            looked += 1
-            try:
-                judge.judge(entry.loaded(), prove_first=True)
-            except judge.Rejected:
-                return f"caught, model {looked}"
-            except judge.Wrong as error:
-                wrong[_kind(error)] += 1
-            except judge.Unusable:
-                continue
-            except Exception as error:
-                crash = crash or type(error).__name__
-    for kind in ("missed", "withheld", "unsettled"):
-        if wrong[kind]:
-            return f"{kind} on {wrong[kind]} of {looked}"
-    if crash:
-        return f"caught by a crash: {crash}"
-    return f"nothing wrong on {looked} models" if looked else "no model"
+def _in_order(tests: Sequence[Asked], lines: Lines) -> list[Asked]:
+    """The tests that run the lines: first of the files that do little else, then the shortest."""
+    files: dict[str, list[Asked]] = {}
+    every = Counter(_file(test) for test in tests)
+    for test in tests:
+        if test.lines & lines:
+            files.setdefault(_file(test), []).append(test)
+
+    def rank(file: str) -> tuple[float, float]:
+        return -round(len(files[file]) / every[file], 1), sum(test.seconds for test in files[file])
+
+    return [test for file in sorted(files, key=rank) for test in files[file]]
 
 
-def _kind(error: Any) -> str:
-    if "second fold" in str(error):
-        return "unsettled"
-    return "withheld" if error.proof.get("unproven") else "missed"
+def _file(test: Asked) -> str:
+    return test.name.partition("::")[0]
 
 
-def _models(mutant: Mutant, corpus: Path, package: Path) -> Iterator[Any]:
-    """Models whose fold calls the changed function, or the module where it is not in one."""
-    with corpus.open("rb") as file:
-        entries = pickle.load(file)
-    line = mutant.line(package)
-    calling = []
-    for entry in entries:
-        before = [first for first in entry.touched.get(mutant.path, ()) if first <= line]
-        if before:
-            calling.append((line - max(before), len(entry.case), entry))
-    nearest = min((distance for distance, _, _ in calling), default=0)
-    chosen = sorted((c for c in calling if c[0] == nearest), key=lambda c: c[1])
-    step = max(len(chosen) // MODELS, 1)
-    yield from (entry for _, _, entry in chosen[::step][:MODELS])
-
-
-def _tests(mutant: Mutant) -> str:
-    for files in tests_of(mutant.path, ROOT):
-        first = _First()
+def _first_to_fail(tests: Sequence[Asked]) -> str:
+    within = importlib.import_module("tests.mutation.cases").within
+    seconds = {test.name: test.seconds for test in tests}
+    waiting, size = list(tests), _BATCH
+    while waiting:
+        taken, spent = 0, 0.0
+        while taken < len(waiting) and (spent < size or taken == 0):
+            spent += waiting[taken].seconds + 0.02
+            taken += 1
+        batch, waiting, size = waiting[:taken], waiting[taken:], 2 * size
+        first = _First(seconds, within)
         arguments = ["-x", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
         arguments.append(f"--rootdir={ROOT}")
-        code = pytest.main([*arguments, *files], plugins=[first])
+        code = pytest.main([*arguments, *(test.name for test in batch)], plugins=[first])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return first.name or f"exit {int(code)}"
-    return "alive"
+    return ""
+
+
+def _chosen(models: Sequence[Folded], lines: Lines, first: str) -> list[int]:
+    """Numbers of models: of the test that fails first, then one after the other of other tests."""
+    drawn = [number for number, folded in enumerate(models) if folded.lines & lines]
+    random.Random(0).shuffle(drawn)
+    own = [number for number in drawn if models[number].test == first][:OF_THE_TEST]
+    others: dict[str, list[int]] = {}
+    for number in drawn:
+        if models[number].test != first:
+            others.setdefault(models[number].test, []).append(number)
+    rows = itertools.zip_longest(*others.values())
+    return [*own, *itertools.islice((n for row in rows for n in row if n is not None), OF_OTHERS)]
+
+
+def _proof(models: Sequence[Folded], chosen: Sequence[int]) -> dict[str, Any]:
+    verdict = importlib.import_module("tests.mutation.cases").verdict
+    said: dict[int, str] = {}
+    for number in chosen:
+        what = verdict(models[number])
+        if what is None:
+            continue
+        said[number] = what
+        if what == "caught":
+            return {"proof": what, "on": [number]}
+    for kind in _WORST_FIRST:
+        on = [number for number, what in said.items() if what.startswith(kind)]
+        if on:
+            return {"proof": f"{kind} on {len(on)} of {len(said)}", "on": on}
+    return {"proof": f"nothing wrong on {len(said)} models" if said else "no model", "on": []}

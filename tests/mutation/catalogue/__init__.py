@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutation.catalogue import elementwise, layout, linear, machinery
+from tests.mutation.catalogue import elementwise, foundations, layout, linear, machinery, norms, travel
 from tests.mutation.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -10,4 +10,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *layout.MUTANTS,
     *elementwise.MUTANTS,
     *machinery.MUTANTS,
+    *travel.MUTANTS,
+    *norms.MUTANTS,
+    *foundations.MUTANTS,
 )

@@ -47,9 +47,9 @@ MUTANTS = [
     *mutants_of(
         "planning/operators/add.py",
         Edit(
-            "the second operand of Sub counts as added",
-            'return -1 if node.op_type == "Sub" and slot == 1 else 1',
-            "return 1",
+            "forward the sign of Sub is lost",
+            "shift = shift + sign(node.node, slot) * to_output",
+            "shift = shift + to_output",
         ),
         Edit("a shift counted once for each slot", "affine.shift / count", "affine.shift"),
         Edit("every slot takes the shift", "if slot in takers else", "if True else"),

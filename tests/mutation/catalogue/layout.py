@@ -196,7 +196,7 @@ MUTANTS = [
     *mutants_of(
         "planning/operators/depth_to_space.py",
         Edit("DCR and CRD exchanged", '"mode", "DCR") == "DCR"', '"mode", "DCR") != "DCR"'),
-        Edit("SpaceToDepth like CRD", 'depth_first = node.op_type == "SpaceToDepth" or ', "depth_first = "),
+        Edit("the default mode is CRD", '"mode", "DCR")', '"mode", "CRD")'),
         Edit("forgotten: the same within a block", "if not (laid == first).all():", "if False:"),
         Edit("forgotten: uniform over the pixels", "if array.shape[2:] != (1, 1):", "if False:"),
         Edit(

@@ -9,13 +9,13 @@ MUTANTS = [
         "affine.py",
         Edit(
             "composed the wrong way round",
-            "outer.scale * self.shift + outer.shift, rank=self.rank)",
-            "self.scale * outer.shift + self.shift, rank=self.rank)",
+            "scale, moved = outer.scale * self.scale, outer.scale * self.shift",
+            "scale, moved, outer = outer.scale * self.scale, self.scale * outer.shift, self",
         ),
         Edit(
             "the inner shift is not scaled",
-            "outer.scale * self.shift + outer.shift, rank=self.rank)",
-            "self.shift + outer.shift, rank=self.rank)",
+            "scale, moved = outer.scale * self.scale, outer.scale * self.shift",
+            "scale, moved = outer.scale * self.scale, self.shift",
         ),
         Edit(
             "t/s is t·s",
@@ -139,7 +139,6 @@ MUTANTS = [
             "if y.is_graph_output() or len(uses) != 1:",
             "if len(uses) != 1:",
         ),
-        Edit("forgotten: the reader is in a body", " or reader.graph is not y.graph:", ":"),
     ),
     *mutants_of(
         "planning/walk.py",
@@ -296,9 +295,15 @@ MUTANTS = [
     *mutants_of(
         "planning/branches.py",
         Edit(
-            "the second operand of Sub counts as added",
-            'own = -sign if node.op_type == "Sub" and slot == 1 else sign',
-            "own = sign",
+            "the sign of an outer sum is lost",
+            "own = outer * sign(node, slot)",
+            "own = float(sign(node, slot))",
+        ),
+        Edit("the second operand of Sub counts as added", "own = outer * sign(node, slot)", "own = outer"),
+        Edit(
+            "forgotten: another reader of an inner sum",
+            "is_sum(producer) and is_private(value):",
+            "is_sum(producer):",
         ),
         Edit(
             "the sign of a branch is lost",
@@ -377,7 +382,11 @@ MUTANTS = [
     ),
     *mutants_of(
         "rewriting/bypass.py",
-        Edit("any two Reshapes undo each other", "or dims != workspace.dims(node.outputs[0]):", ":"),
+        Edit("any two Reshapes undo each other", "and dims == workspace.dims(node.outputs[0])", "and True"),
+        Edit(
+            "sizes that are not known are equal", "and all(isinstance(dim, int) for dim in dims)", "and True"
+        ),
+        Edit("forgotten: what was asked to stay", " and output.name not in keep", ""),
         Edit(
             "Dropout in training does nothing",
             "return training is not None and not training.any()",
