@@ -11,19 +11,16 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.consistency.causes import Cause, compare
+from normfold.consistency.counted import record_images
 from normfold.consistency.departure import LEAST_IMAGES
 from normfold.consistency.diagnosis import diagnose
+from normfold.consistency.intake import Intake, is_per_channel
 from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
-from normfold.consistency.measurement import Measured, Progress, channels_first, measure_layers, reading
+from normfold.consistency.measurement import Measured, Progress, measure_layers
 from normfold.consistency.oracle import OutputGap, output_gap
-from normfold.consistency.statistics import (
-    Batch,
-    ChannelMoments,
-    image_count,
-    observe,
-    output_names,
-)
-from normfold.consistency.training import is_per_channel, running_layers, with_batch_statistics
+from normfold.consistency.order import in_loop, independent_groups
+from normfold.consistency.statistics import Batch, ChannelMoments, image_count, output_names
+from normfold.consistency.training import running_layers, with_batch_statistics
 from normfold.consistency.unfolding import unfold
 from normfold.consistency.written import spelled_as_layers
 from normfold.errors import InputError
@@ -31,6 +28,9 @@ from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Finding
 
 _LITTLE = 0.05
+
+_MOST_ROUNDS, _SETTLED = 10, 1e-3
+"""Of going over layers whose input depends on their own output, through a loop."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Calibrated:
         gap_before: training mode against evaluation, relative to the output's standard deviation, worst
             output.
         gap_after: the same with the new statistics.
+        unsettled: layers in loops whose statistics moved on as often as they were estimated, since their
+            own output comes back to them.
         findings: what calibration cannot repair, and what limits it.
     """
 
@@ -80,6 +82,7 @@ class Calibrated:
     causes: list[Cause] = field(default_factory=list)
     gap_before: float = 0.0
     gap_after: float = 0.0
+    unsettled: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -121,76 +124,69 @@ def calibrate(
     if diagnosis and measured.images >= LEAST_IMAGES:
         result.causes = diagnose(measured, compare(measured), budget_seconds).causes
     opened = measured.opened.model
-    copies = [(work, {layer.site: layer for layer in layers}, _names(work))]
+    copies = [_Copy(work, layers)]
     if opened is not work:
-        copies.append((opened, {layer.site: layer for layer in running_layers(opened)}, _names(opened)))
+        copies.append(_Copy(opened, running_layers(opened)))
     replaced = [value for layer in layers for value in layer.node.inputs[3:5] if value is not None]
-    changes: dict[str, LayerChange] = {}
-    for group in independent_groups(work, layers):
-        if progress is not None:
-            progress(f"layers {len(changes) + 1} to {len(changes) + len(group)} of {len(layers)}")
-        try:
-            found = _estimate(measured, work, group, data)
-        except NotCovered as error:
-            raise InputError(f"the model cannot be evaluated on the data: {error}") from error
-        result.passes += 1
-        for layer in group:
-            change = changes[layer.site] = _change(layer, found[layer.site])
-            for copy, by_site, names in copies if change.images else ():
-                _write(by_site[layer.site], change, copy, names)
+    changes: dict[int, LayerChange] = {}
+    place = {layer.node: index for index, layer in enumerate(layers)}
+    groups = independent_groups(work, layers)
+    for _ in range(_MOST_ROUNDS):
+        earlier = dict(changes)
+        for group in groups:
+            if progress is not None:
+                done = min(len(changes) + len(group), len(layers))
+                progress(f"layers up to {done} of {len(layers)}")
+            result.passes += 1
+            for layer, found in zip(group, _estimate(work, group, data), strict=True):
+                index = place[layer.node]
+                change = changes[index] = _change(layer, found)
+                for copy in copies if change.images else ():
+                    copy.write(index, change)
+        result.unsettled = [
+            layers[index].site
+            for index, change in changes.items()
+            if in_loop(layers[index]) and not _is_settled(layers[index], earlier.get(index), change)
+        ]
+        groups = _from_first_loop(groups)
+        if not result.unsettled:
+            break
     _sweep(work, replaced)
-    result.layers = [changes[layer.site] for layer in layers]
+    result.layers = [changes[index] for index in range(len(layers))]
+    record_images(work, result.images, {change.site: change.images or None for change in result.layers})
     _report(result, measured, before)
     result.findings += _remarks(result, work, layers)
     return result
 
 
-def independent_groups(model: ir.Model, layers: Sequence[NormLayer]) -> list[list[NormLayer]]:
-    """Layers by how many others stand above them at most; a group needs those before it alone."""
-    by_site = {layer.site: layer for layer in layers}
-    depth: dict[ir.Value, int] = {}
-    groups: dict[int, list[NormLayer]] = {}
-    for node in model.graph:
-        reach = max((depth.get(value, 0) for value in _read_values(node)), default=0)
-        own = next((by_site[v.name] for v in node.outputs if v.name in by_site), None)
-        if own is not None:
-            groups.setdefault(reach, []).append(own)
-            reach += 1
-        for value in node.outputs:
-            depth[value] = reach
-    return [groups[level] for level in sorted(groups)]
-
-
-def _read_values(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads, captures of its subgraphs included."""
-    for value in node.inputs:
-        if value is not None:
-            yield value
-    for attribute in node.attributes.values():
-        if attribute.is_ref() or attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            continue
-        for graph in [attribute.value] if attribute.type == ir.AttributeType.GRAPH else attribute.value:
-            for inner in graph:
-                yield from _read_values(inner)
-
-
-def _estimate(
-    measured: Measured, model: ir.Model, group: Sequence[NormLayer], data: Iterable[Batch]
-) -> dict[str, ChannelMoments]:
-    moments = {layer.site: ChannelMoments() for layer in group}
-    by_site = {layer.site: layer for layer in group}
-    readers = reading(group)
-    evaluator = Evaluator(model)
-    for batch in data:
-        count = image_count(batch)
-        if not count:
-            continue
-
-        def take(site: str, x: Array64, count: int = count) -> None:
-            moments[site].add(channels_first(by_site[site], x), count)
-
-        observe(evaluator, [name for name in readers if name not in batch], batch, readers, take)
+def _estimate(model: ir.Model, group: Sequence[NormLayer], data: Iterable[Batch]) -> list[ChannelMoments]:
+    moments = [ChannelMoments() for _ in group]
+    intake = Intake(model, group)
+    try:
+        for batch in data:
+            if image_count(batch):
+                intake.run(batch, lambda index, found: moments[index].take(found))
+    except NotCovered as error:
+        raise InputError(f"the model cannot be evaluated on the data: {error}") from error
     return moments
+
+
+def _from_first_loop(groups: list[list[NormLayer]]) -> list[list[NormLayer]]:
+    """The groups that further rounds can change: what a loop hands on may come back to its layers."""
+    first = next((i for i, group in enumerate(groups) if any(in_loop(layer) for layer in group)), len(groups))
+    return groups[first:]
+
+
+def _is_settled(layer: NormLayer, earlier: LayerChange | None, change: LayerChange) -> bool:
+    if earlier is None:
+        return False
+    with np.errstate(all="ignore"):
+        deviation = np.sqrt(change.var + layer.epsilon)
+        moved = np.maximum(
+            np.abs(change.mean - earlier.mean) / deviation,
+            np.abs(np.log((change.var + layer.epsilon) / (earlier.var + layer.epsilon))),
+        )
+    return not change.images or bool((moved < _SETTLED).all())
 
 
 def _change(layer: NormLayer, moments: ChannelMoments) -> LayerChange:
@@ -205,6 +201,9 @@ def _change(layer: NormLayer, moments: ChannelMoments) -> LayerChange:
         raise InputError(
             f"'{layer.site}': its input over the data is not finite, so no statistics can be taken"
         )
+    if layer.epsilon == 0.0:
+        # A constant divided by its deviation is no number; its old variance is as good as any.
+        var = np.where(var > 0, var, layer.var)
     with np.errstate(all="ignore"):
         running = layer.var + layer.epsilon
         z = (mean - layer.mean) / np.sqrt(running)
@@ -212,29 +211,43 @@ def _change(layer: NormLayer, moments: ChannelMoments) -> LayerChange:
     return LayerChange(layer.site, moments.images, _rms(z), _rms(ratio), mean, var)
 
 
-def _write(layer: NormLayer, change: LayerChange, model: ir.Model, names: set[str | None]) -> None:
-    for slot, values in ((3, change.mean), (4, change.var)):
-        old = layer.node.inputs[slot]
-        assert old is not None
-        dtype = old.dtype or ir.DataType.FLOAT
-        with np.errstate(over="ignore"):
-            content = values.reshape(_shape(old, values)).astype(dtype.numpy())
-        if not np.isfinite(content.astype(np.float64)).all():
-            raise InputError(f"'{layer.site}': its statistics are beyond the range of {dtype.name}")
-        name = _fresh_name(f"{old.name or layer.site}_calibrated", names)
-        names.add(name)
-        value = ir.Value(name=name, const_value=ir.tensor(content, name=name))
-        value.dtype, value.shape = dtype, ir.Shape(content.shape)
-        model.graph.register_initializer(value)
-        layer.node.replace_input_with(slot, value)
+class _Copy:
+    """A model that takes on new statistics."""
 
+    def __init__(self, model: ir.Model, layers: Sequence[NormLayer]) -> None:
+        self._graph = model.graph
+        self._layers = layers
+        self._names = _names(model)
+        self._made: set[ir.Value] = set()
 
-def _fresh_name(stem: str, taken: set[str | None]) -> str:
-    name, number = stem, 1
-    while name in taken:
-        name = f"{stem}_{number}"
-        number += 1
-    return name
+    def write(self, index: int, change: LayerChange) -> None:
+        """Gives the layer at this place initializers of its own."""
+        layer = self._layers[index]
+        for slot, values in ((3, change.mean), (4, change.var)):
+            old = layer.node.inputs[slot]
+            assert old is not None
+            dtype = old.dtype or ir.DataType.FLOAT
+            with np.errstate(over="ignore"):
+                content = values.reshape(_shape(old, values)).astype(dtype.numpy())
+            if not np.isfinite(content.astype(np.float64)).all():
+                raise InputError(f"'{layer.site}': its statistics are beyond the range of {dtype.name}")
+            if old in self._made:
+                old.const_value = ir.tensor(content, name=old.name)
+                continue
+            name = self._fresh_name(f"{old.name or layer.site}_calibrated")
+            value = ir.Value(name=name, const_value=ir.tensor(content, name=name))
+            value.dtype, value.shape = dtype, ir.Shape(content.shape)
+            self._graph.register_initializer(value)
+            self._made.add(value)
+            layer.node.replace_input_with(slot, value)
+
+    def _fresh_name(self, stem: str) -> str:
+        name, number = stem, 1
+        while name in self._names:
+            name = f"{stem}_{number}"
+            number += 1
+        self._names.add(name)
+        return name
 
 
 def _shape(old: ir.Value, values: Array64) -> tuple[int, ...]:
@@ -261,11 +274,11 @@ def _sweep(model: ir.Model, replaced: Iterable[ir.Value]) -> None:
     for value in replaced:
         if value in named or value.uses():
             continue
-        producer = value.producer()
-        if value.name is not None and value.name in model.graph.initializers:
-            del model.graph.initializers[value.name]
-        elif producer is not None and producer.op_type == "Constant" and producer.graph is model.graph:
-            model.graph.remove(producer, safe=True)
+        producer, graph = value.producer(), value.graph
+        if value.is_initializer() and value.name is not None and graph is not None:
+            del graph.initializers[value.name]
+        elif producer is not None and producer.op_type == "Constant" and producer.graph is not None:
+            producer.graph.remove(producer, safe=True)
 
 
 def _outputs(measured: Measured, model: ir.Model) -> list[dict[str, Any]]:
@@ -327,11 +340,21 @@ def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -
             found.append(
                 Finding("NF353", "info", "the data do not reach it: it keeps its statistics", change.site)
             )
-    own = {layer.site for layer in layers}
+    for site in result.unsettled:
+        found.append(
+            Finding(
+                "NF352",
+                "warn",
+                f"its own output comes back to it through a loop, and after {_MOST_ROUNDS} estimates its "
+                "statistics still move: they are not those of its input",
+                site,
+            )
+        )
     for layer in batchnorm_layers(model):
-        if layer.site not in own:
-            why = "uses batch statistics" if layer.training else "stands in a subgraph"
-            found.append(Finding("NF353", "info", f"it {why}, and is left as it is", layer.site))
+        if layer.training:
+            found.append(
+                Finding("NF353", "info", "it uses batch statistics, and is left as it is", layer.site)
+            )
     if any(not is_per_channel(layer) for layer in layers):
         found.append(
             Finding(

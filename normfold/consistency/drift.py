@@ -12,7 +12,7 @@ import onnx_ir as ir
 from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.departure import LEAST_IMAGES, Departure
 from normfold.consistency.diagnosis import diagnose
-from normfold.consistency.layers import batchnorm_layers, inlined
+from normfold.consistency.layers import inlined
 from normfold.consistency.measurement import TRAINING_BATCH, Measured, Progress, measure_layers
 from normfold.consistency.oracle import TrainEvalGap, measure_gap
 from normfold.consistency.statistics import Batch
@@ -175,16 +175,16 @@ def data_findings(
 
 def _not_measured(unfolded: Unfolded, measured: Measured) -> list[Finding]:
     reasons = [
-        (data.layer.site, "its input is not computed on the way to an output")
+        (
+            data.layer.site,
+            "no branch or iteration that holds it runs on the data"
+            if data.layer.within
+            else "its input is not computed on the way to an output",
+        )
         for data in measured.layers
         if not data.deployment.images
     ]
     reasons += [(site, f"it was folded, and cannot be put back: {why}") for site, why in unfolded.lost]
-    reasons += [
-        (layer.site, "it stands in a subgraph")
-        for layer in batchnorm_layers(unfolded.model)
-        if layer.node.graph is not unfolded.model.graph and not layer.training
-    ]
     found = [Finding("NF353", "info", why, site) for site, why in reasons]
     if not measured.layers and not found:
         why = "the model has no BatchNormalization with running statistics, and no record of one"

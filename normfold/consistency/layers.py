@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from normfold.affine import Array64
-from normfold.preparation.graphs import graphs_of
+from normfold.consistency.counted import recorded_images
+from normfold.evaluation.schedule import subgraphs
+from normfold.preparation.constants import Constant64
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.batchnorm import epsilon_of, is_inference
+from normfold.reporting.provenance import KEY
 
 _STANDARD = ("", "ai.onnx")
 
@@ -32,6 +35,9 @@ class NormLayer:
         var: running variance, shape ``[channels]``.
         epsilon: as the runtime reads it, a float32.
         training: whether it normalises with the statistics of the batch, by the rule of its opset.
+        images: images that its statistics were calibrated on; ``None`` where the model does not say.
+        within: nodes whose bodies it stands in, the outermost first; none in the main graph.
+        affine: whether it is no layer, but normfold's spelling of ``γ·x + β``.
     """
 
     site: str
@@ -44,6 +50,14 @@ class NormLayer:
     var: Array64
     epsilon: float
     training: bool = False
+    images: int | None = None
+    within: tuple[ir.Node, ...] = ()
+    affine: bool = False
+
+    @property
+    def holder(self) -> ir.Node:
+        """The node of the main graph that it is, or stands in."""
+        return self.within[0] if self.within else self.node
 
     @property
     def stated_weight(self) -> float | None:
@@ -78,23 +92,41 @@ def batchnorm_layers(model: ir.Model) -> list[NormLayer]:
 
 def read_layers(workspace: Workspace) -> list[NormLayer]:
     """As ``batchnorm_layers``, on a workspace that is there already."""
-    layers = (_read(node, workspace) for node in batchnorm_nodes(workspace))
+    images = recorded_images(workspace.model)
+    layers = (_read(node, within, workspace, images) for node, within in _placed_nodes(workspace))
     return [layer for layer in layers if layer is not None]
 
 
 def batchnorm_nodes(workspace: Workspace) -> Iterator[ir.Node]:
     """Every BatchNormalization of something that is not a constant."""
-    for graph in graphs_of(workspace.model):
-        for node in graph:
-            if (
-                node.op_type == "BatchNormalization"
-                and node.domain in _STANDARD
-                and not workspace.constants.is_constant(node.inputs[0])
-            ):
-                yield node
+    return (node for node, _ in _placed_nodes(workspace))
 
 
-def _read(node: ir.Node, workspace: Workspace) -> NormLayer | None:
+def _placed_nodes(workspace: Workspace) -> Iterator[tuple[ir.Node, tuple[ir.Node, ...]]]:
+    """Those nodes in the order in which they run, each with the nodes whose bodies it stands in."""
+    stack: list[tuple[Iterator[ir.Node], tuple[ir.Node, ...]]] = [(iter(workspace.model.graph), ())]
+    while stack:
+        nodes, within = stack[-1]
+        node = next(nodes, None)
+        if node is None:
+            stack.pop()
+            continue
+        if (
+            node.op_type == "BatchNormalization"
+            and node.domain in _STANDARD
+            and not workspace.constants.is_constant(node.inputs[0])
+        ):
+            yield node, within
+        if node.attributes:
+            stack += [(iter(body), (*within, node)) for body in reversed(list(subgraphs(node)))]
+
+
+def _read(
+    node: ir.Node,
+    within: tuple[ir.Node, ...],
+    workspace: Workspace,
+    images: Callable[[str], int | None],
+) -> NormLayer | None:
     arrays = [workspace.constants.array(operand) for operand in node.inputs[1:5]]
     x = node.inputs[0]
     if x is None or len(arrays) < 4 or any(array is None for array in arrays):
@@ -113,4 +145,24 @@ def _read(node: ir.Node, workspace: Workspace) -> NormLayer | None:
         var=var,
         epsilon=epsilon_of(node),
         training=not is_inference(node, workspace.opset),
+        images=images(node.outputs[0].name or ""),
+        within=within,
+        affine=_is_affine(node, mean, var, workspace),
+    )
+
+
+def _is_affine(node: ir.Node, mean: Array64, var: Array64, workspace: Workspace) -> bool:
+    """With mean 0 and variance 1 − epsilon it is ``γ·x + β`` as normfold spells it, without statistics."""
+    if mean.any():
+        return False
+    value = node.inputs[4]
+    dtype = workspace.constants.dtype_of(value)
+    unit = Constant64.of(np.array(1.0 - epsilon_of(node)), dtype).rounded().astype(np.float64)
+    if not (var == unit).all():
+        return False
+    # Where 1 − epsilon rounds to 1, as in float16, only the record of the fold tells.
+    return bool(unit != 1.0) or (
+        KEY in workspace.model.metadata_props
+        and value is not None
+        and (value.name or "").startswith(f"{node.outputs[0].name}_var")
     )

@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from normfold.affine import Array64
+from normfold.consistency.intake import Intake
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.statistics import (
     Batch,
     BatchMoments,
     ChannelMoments,
     image_count,
-    observe,
     output_names,
     rebatched,
 )
-from normfold.consistency.training import (
-    OpenBatch,
-    is_per_channel,
-    open_batch,
-    running_layers,
-    with_batch_statistics,
-)
+from normfold.consistency.training import OpenBatch, in_training, open_batch, running_layers
 from normfold.errors import InputError
-from normfold.evaluation import Evaluator, NotCovered
+from normfold.evaluation import NotCovered
 
 TRAINING_BATCH = 64
 """Images that share their statistics under training conditions, where the model takes that many."""
@@ -80,14 +72,20 @@ def measure_layers(
     batches: Iterable[Batch],
     batch_size: int = TRAINING_BATCH,
     progress: Progress | None = None,
+    *,
+    opened: OpenBatch | None = None,
+    training: bool = True,
 ) -> Measured:
     """Runs every batch twice, with running and with batch statistics, and keeps moments alone.
 
     Args:
         model: without local functions; is not changed.
         batches: inputs; axis 0 counts images.
-        batch_size: images per training batch; the data's own where the model takes no other.
+        batch_size: images per training batch; fewer where their values would take too much memory, the
+            data's own where the model takes no other.
         progress: is told how many images were taken in.
+        opened: the model with an open batch axis, where the caller has it already.
+        training: also run under training conditions.
 
     Raises:
         InputError: the data holds no image, or the model cannot be evaluated on it.
@@ -97,9 +95,11 @@ def measure_layers(
     if first is None or image_count(first) == 0:
         raise InputError("the data holds no sample")
     try:
-        opened = open_batch(model, first)
+        opened = opened or open_batch(model, first)
         groups = _chain(first, stream)
-        return _run(opened, rebatched(groups, batch_size) if opened.closed is None else groups, progress)
+        if opened.closed is None:
+            groups = rebatched(groups, opened.within_memory(batch_size))
+        return _run(opened, groups, training, progress)
     except NotCovered as error:
         raise InputError(f"the model cannot be evaluated on the data: {error}") from error
 
@@ -109,14 +109,14 @@ def _chain(first: Batch, rest: Iterable[Batch]) -> Iterable[Batch]:
     yield from rest
 
 
-def _run(opened: OpenBatch, groups: Iterable[Batch], progress: Progress | None) -> Measured:
-    found = running_layers(opened.model)
-    layers = {
-        layer.site: LayerData(layer, ChannelMoments(), ChannelMoments(), BatchMoments()) for layer in found
-    }
-    readers = reading(found)
+def _run(
+    opened: OpenBatch, groups: Iterable[Batch], training_too: bool, progress: Progress | None
+) -> Measured:
+    deployed = running_layers(opened.model)
+    trained_model, trained = in_training(opened.model)
     outputs = output_names(opened.model)
-    evaluation, training = Evaluator(opened.model), Evaluator(with_batch_statistics(opened.model))
+    evaluation, training = Intake(opened.model, deployed, outputs), Intake(trained_model, trained, outputs)
+    layers = [LayerData(layer, ChannelMoments(), ChannelMoments(), BatchMoments()) for layer in deployed]
     images, batch_size, kept = 0, 0, 0
     samples: list[Batch] = []
     for group in groups:
@@ -130,31 +130,13 @@ def _run(opened: OpenBatch, groups: Iterable[Batch], progress: Progress | None) 
         kept += sum(array.nbytes for array in group.values())
         if not samples or (images <= KEPT_IMAGES and kept <= KEPT_BYTES):
             samples.append(group)
-
-        def deployed(site: str, x: np.ndarray, count: int = count) -> None:
-            layers[site].deployment.add(channels_first(layers[site].layer, x), count)
-
-        def trained(site: str, x: np.ndarray, count: int = count) -> None:
-            x = channels_first(layers[site].layer, x)
-            layers[site].training.add(x, count)
-            layers[site].batches.add(x)
-
-        observe(evaluation, outputs, group, readers, deployed)
-        if whole:
-            observe(training, outputs, group, readers, trained)
+        evaluation.run(group, lambda index, found: layers[index].deployment.take(found))
+        if whole and training_too:
+            training.run(
+                group,
+                lambda index, found: layers[index].training.take(found),
+                lambda index, found: layers[index].batches.take(found),
+            )
         if progress is not None:
             progress(f"statistics: {images} images")
-    return Measured([layers[layer.site] for layer in found], images, batch_size, opened, samples)
-
-
-def reading(layers: Iterable[NormLayer]) -> dict[str, list[str]]:
-    """Sites of the layers that read a value, by its name."""
-    result: dict[str, list[str]] = {}
-    for layer in layers:
-        result.setdefault(layer.x, []).append(layer.site)
-    return result
-
-
-def channels_first(layer: NormLayer, x: Array64) -> Array64:
-    """``[N, C, *S]`` as it is; with ``spatial = 0`` every element is a channel: ``[N, C·S]``."""
-    return x if is_per_channel(layer) else x.reshape(x.shape[0], -1)
+    return Measured(layers, images, batch_size, opened, samples)

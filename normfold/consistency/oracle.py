@@ -17,11 +17,11 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Array64
-from normfold.consistency.layers import inlined
+from normfold.consistency.intake import Intake, is_per_channel
+from normfold.consistency.layers import NormLayer, inlined
 from normfold.consistency.statistics import Batch, image_count, output_names, rebatched
 from normfold.consistency.training import (
     OpenBatch,
-    is_per_channel,
     open_batch,
     running_layers,
     with_batch_statistics,
@@ -127,8 +127,8 @@ def measure_gap(
 ) -> TrainEvalGap:
     """Compares training mode with evaluation at several batch sizes, and layer by layer.
 
-    Costs one evaluation and one training-mode pass over the images per batch size, and one more pass per
-    layer at the largest batch size; what the budget does not reach is named in ``notes``.
+    Costs one evaluation and one training-mode pass over the images per batch size, and one largest batch
+    per layer; what the budget does not reach is named in ``notes``.
 
     Args:
         model: is not changed.
@@ -177,6 +177,9 @@ def _measure(
         result.notes.append(
             f"batch size {', '.join(map(str, missing))}: the data holds {total} image{'s' * (total != 1)}"
         )
+    if opened.closed is None and sizes and (fitting := opened.within_memory(max(sizes))) < max(sizes):
+        result.notes.append(f"batch size {max(sizes)}: {fitting} instead, to spare memory")
+        sizes = sorted({min(size, fitting) for size in sizes})
     evaluation, training = Evaluator(opened.model), Evaluator(with_batch_statistics(opened.model))
     if opened.closed is None:
         result.batch_dependence = _batch_dependence(evaluation, images[0])
@@ -206,14 +209,14 @@ def _measure(
         result.gaps += [
             output_gap(name, size, references, outputs) for name in _floating(opened.model, references[0])
         ]
-        if size == 1 and any(_is_single(evaluation, layer.x, groups[0]) for layer in layers):
+        if size == 1 and _normalises_single_elements(opened.model, layers, groups[0]):
             result.notes.append(
                 "batch size 1: a layer normalises single elements there, which frameworks refuse to train"
             )
     if skipped:
         result.notes.append(f"batch size {', '.join(map(str, skipped))}: out of time")
     result.gaps.sort(key=lambda gap: gap.batch_size)
-    groups, references = largest
+    groups, references = largest[0][:1], largest[1][:1]
     if not groups:
         return result
     left = 0
@@ -249,9 +252,12 @@ def _floating(model: ir.Model, values: dict[str, Any]) -> list[str]:
     ]
 
 
-def _is_single(evaluator: Evaluator, name: str, batch: Batch) -> bool:
-    x = np.asarray(batch[name] if name in batch else evaluator.run(batch, [name])[name])
-    return x.ndim >= 2 and x.size == x.shape[1]
+def _normalises_single_elements(model: ir.Model, layers: Sequence[NormLayer], batch: Batch) -> bool:
+    elements: list[float] = []
+    Intake(model, layers).run(
+        batch, lambda index, found: None, lambda index, found: elements.append(found.images * found.elements)
+    )
+    return 1 in elements
 
 
 def _batch_dependence(evaluation: Evaluator, batch: Batch) -> dict[str, float]:

@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, Departure, departure
+from normfold.consistency.intake import Intake, channels_first
 from normfold.consistency.layers import NormLayer
-from normfold.consistency.measurement import channels_first, reading
-from normfold.consistency.statistics import Batch, ChannelMoments, image_count, observe
+from normfold.consistency.statistics import Batch, ChannelMoments, image_count
 from normfold.evaluation import EvaluationFailed, Evaluator
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
@@ -67,19 +67,6 @@ class Preparation:
     after: float
 
 
-def first_layers(model: ir.Model, layers: Sequence[NormLayer]) -> list[NormLayer]:
-    """The layers that no other layer stands in front of."""
-    behind: set[ir.Value] = set()
-    sites = {layer.site for layer in layers}
-    for node in model.graph:
-        reads = any(value in behind for value in node.inputs if value is not None)
-        own = any(value.name in sites for value in node.outputs)
-        if reads or own:
-            behind.update(node.outputs)
-    producers = {layer.site: layer.node.inputs[0] for layer in layers}
-    return [layer for layer in layers if producers[layer.site] not in behind]
-
-
 def find_preparation(
     model: ir.Model, layers: Sequence[NormLayer], samples: Sequence[Batch]
 ) -> Preparation | None:
@@ -87,18 +74,18 @@ def find_preparation(
 
     Args:
         model: takes the samples' batch sizes.
-        layers: the first layers; see ``first_layers``.
+        layers: the first layers; see ``order.first_layers``.
         samples: some of the data.
     """
-    evaluator = Evaluator(model)
-    before = _divergence(evaluator, layers, samples)
+    intake = Intake(model, layers)
+    before = _divergence(intake, layers, samples)
     if before is None:
         return None
     best: Preparation | None = None
     for name in _floating_inputs(samples[0]):
         for candidate in _candidates([np.asarray(sample[name]) for sample in samples], layers):
             changed = [_with(sample, name, candidate) for sample in samples]
-            after = _divergence(evaluator, layers, changed)
+            after = _divergence(intake, layers, changed)
             if after is None or not _agrees(after) or _total(after) * _BETTER > _total(before):
                 continue
             # The plainest explanation stands first; another must be clearly better.
@@ -120,22 +107,17 @@ def _with(sample: Batch, name: str, candidate: Candidate) -> dict[str, Any]:
 
 
 def _divergence(
-    evaluator: Evaluator, layers: Sequence[NormLayer], samples: Iterable[Batch]
+    intake: Intake, layers: Sequence[NormLayer], samples: Iterable[Batch]
 ) -> list[Departure] | None:
-    moments = {layer.site: ChannelMoments() for layer in layers}
-    by_site = {layer.site: layer for layer in layers}
-    readers = reading(layers)
+    moments = [ChannelMoments() for _ in layers]
     for sample in samples:
-        count = image_count(sample)
-
-        def take(site: str, x: Array64, count: int = count) -> None:
-            moments[site].add(channels_first(by_site[site], x), count)
-
         try:
-            observe(evaluator, [name for name in readers if name not in sample], sample, readers, take)
+            intake.run(sample, lambda index, found: moments[index].take(found))
         except EvaluationFailed:
             return None
-    return [departure(moments[layer.site], layer) for layer in layers]
+    if not all(found.images for found in moments):
+        return None
+    return [departure(found, layer) for found, layer in zip(moments, layers, strict=True)]
 
 
 def _total(found: Sequence[Departure]) -> float:
@@ -228,7 +210,7 @@ def explained_by_inputs(model: ir.Model, layer: NormLayer, samples: Sequence[Bat
         no one floating input, the layer is not linear in it, or it has too few channels to tell.
     """
     names = list(_floating_inputs(samples[0]))
-    if len(samples[0]) != 1 or len(names) != 1 or layer.x in names:
+    if len(samples[0]) != 1 or len(names) != 1 or layer.x in names or layer.within:
         return None
     name, evaluator = names[0], Evaluator(model)
     x = np.asarray(samples[0][name], dtype=np.float64)

@@ -16,10 +16,72 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.errors import InputError
-from normfold.evaluation import Evaluator
 
 Batch = Mapping[str, np.ndarray[Any, Any]]
 """Arrays by input name; axis 0 of each array counts images."""
+
+
+_BLOCK_ELEMENTS = 1 << 17
+"""Elements whose deviations are held at once (1 MiB): little memory, and they stay in the cache."""
+
+
+@dataclass(frozen=True)
+class ImageMoments:
+    """What single images give.
+
+    Attributes:
+        mean: of each image and channel, shape ``[N, C]``.
+        variance: biased, shape ``[N, C]``.
+        elements: per channel and image.
+    """
+
+    mean: Array64
+    variance: Array64
+    elements: float
+
+    @property
+    def images(self) -> int:
+        return int(self.mean.shape[0])
+
+    def joined(self, other: ImageMoments) -> ImageMoments:
+        """Further elements of the same images."""
+        total = self.elements + other.elements
+        share, step = other.elements / total, other.mean - self.mean
+        return ImageMoments(
+            self.mean + step * share,
+            self.variance * (1 - share) + other.variance * share + np.square(step) * (share * (1 - share)),
+            total,
+        )
+
+    def as_one(self) -> ImageMoments:
+        """All images taken for one, shape ``[1, C]``."""
+        return ImageMoments(
+            self.mean.mean(axis=0, keepdims=True),
+            self.variance.mean(axis=0, keepdims=True) + self.mean.var(axis=0, keepdims=True),
+            self.elements * self.images,
+        )
+
+
+def image_moments(x: np.ndarray[Any, Any], images: int) -> ImageMoments:
+    """Mean and variance of each channel of each image.
+
+    Args:
+        x: ``[N, C, *S]`` with elements. ``N`` is ``images``, or a multiple where an axis such as time was
+            merged into it, the positions of one image side by side.
+        images: number of images behind ``x``. Where ``N`` is no multiple of it, all of ``x`` counts as one.
+    """
+    count = images if images > 0 and x.shape[0] % images == 0 else 1
+    parts = x.astype(np.float64, copy=False).reshape(count, x.shape[0] // count, x.shape[1], -1)
+    elements = parts.shape[1] * parts.shape[3]
+    means, variances = np.empty((2, count, x.shape[1]))
+    step = max(1, _BLOCK_ELEMENTS * count // x.size)
+    for start in range(0, count, step):
+        block = slice(start, start + step)
+        part = parts[block]
+        means[block] = part.mean(axis=(1, 3))
+        centred = part - means[block, None, :, None]
+        variances[block] = np.einsum("nrcp,nrcp->nc", centred, centred) / elements
+    return ImageMoments(means, variances, elements)
 
 
 @dataclass
@@ -43,22 +105,15 @@ class ChannelMoments:
     _scatter: Array64 = field(default_factory=lambda: np.zeros((2, 2, 0)))
 
     def add(self, x: np.ndarray[Any, Any], images: int) -> None:
-        """Takes in the input of a normalisation.
+        """Takes in the input of a normalisation; see ``image_moments``."""
+        if x.size:
+            self.take(image_moments(x, images))
 
-        Args:
-            x: ``[N, C, *S]``. ``N`` is ``images``, or a multiple where an axis such as time was merged into
-                it, the positions of one image side by side.
-            images: number of images behind ``x``. Where ``N`` is no multiple of it, all of ``x`` counts as
-                one.
-        """
-        if x.size == 0:
-            return
-        count = images if images > 0 and x.shape[0] % images == 0 else 1
-        parts = x.astype(np.float64, copy=False).reshape(count, x.shape[0] // count, x.shape[1], -1)
-        means = parts.mean(axis=(1, 3))
-        variances = np.square(parts - means[:, None, :, None]).mean(axis=(1, 3))
+    def take(self, found: ImageMoments) -> None:
+        """Takes in further images."""
+        count, means, variances = found.images, found.mean, found.variance
         if not self.images:
-            channels = x.shape[1]
+            channels = means.shape[1]
             self._reference = means.mean(axis=0)
             self._within = np.zeros(channels)
             self._mean, self._scatter = np.zeros((2, channels)), np.zeros((2, 2, channels))
@@ -72,7 +127,7 @@ class ChannelMoments:
         self._scatter += np.einsum("ic,jc->ijc", step, step) * (self.images * count / total)
         self._mean = self._mean + step * (count / total)
         self._within = self._within + (variances.mean(axis=0) - self._within) * (count / total)
-        self.positions += (x.size / x.shape[1] / count - self.positions) * (count / total)
+        self.positions += (found.elements - self.positions) * (count / total)
         self.images = total
 
     @property
@@ -116,12 +171,11 @@ class BatchMoments:
     variance: Array64 = field(default_factory=lambda: np.zeros(0))
     _scatter: Array64 = field(default_factory=lambda: np.zeros((2, 0)))
 
-    def add(self, x: np.ndarray[Any, Any]) -> None:
-        """Takes in one batch ``[N, C, *S]``, its variance with Bessel's correction as torch stores it."""
-        axes = (0, *range(2, x.ndim))
-        elements = x.size // x.shape[1]
-        mean = x.mean(axis=axes, dtype=np.float64)
-        variance = x.var(axis=axes, dtype=np.float64, ddof=1 if elements > 1 else 0)
+    def take(self, found: ImageMoments) -> None:
+        """Takes in one batch, its variance with Bessel's correction as torch stores it."""
+        elements = found.images * found.elements
+        whole = found.as_one()
+        mean, variance = whole.mean[0], whole.variance[0] * (elements / max(elements - 1, 1))
         if not self.batches:
             self.mean, self.variance = np.zeros_like(mean), np.zeros_like(mean)
             self._scatter = np.zeros((2, mean.size))
@@ -196,34 +250,6 @@ def _split(held: list[Batch], size: int) -> list[dict[str, np.ndarray[Any, Any]]
         {name: a[start : start + size] if name in counting else a for name, a in joined.items()}
         for start in range(0, max(sum(counts), 1), size)
     ]
-
-
-def observe(
-    evaluator: Evaluator,
-    outputs: Iterable[str],
-    batch: Batch,
-    values: Mapping[str, list[str]],
-    take: Any,
-) -> dict[str, Any]:
-    """Runs one batch and hands over the inputs of layers as they are computed, so that none is kept.
-
-    Args:
-        evaluator: of the model.
-        outputs: values that are to be computed and returned.
-        batch: the inputs.
-        values: sites of the layers that read a value, by its name.
-        take: called with the site and the content of its layer's input.
-    """
-    for name in values.keys() & batch.keys():
-        for site in values[name]:
-            take(site, np.asarray(batch[name], dtype=np.float64))
-
-    def seen(name: str, content: object) -> None:
-        if name in values and isinstance(content, np.ndarray):
-            for site in values[name]:
-                take(site, content)
-
-    return evaluator.run(batch, list(outputs), observe=seen)
 
 
 def output_names(model: ir.Model) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from normfold.consistency.intake import is_per_channel
 from normfold.consistency.layers import NormLayer, batchnorm_layers
 from normfold.consistency.statistics import Batch, image_count, output_names
 from normfold.evaluation import Evaluator, NotCovered
@@ -23,17 +24,13 @@ from normfold.preparation.workspace import Workspace
 _PER_CHANNEL, _PER_ELEMENT = 15, 6
 _SAME = 1e-9
 
+_LARGEST_VALUE, _ROUND = 256 * 1024**2, 16
+_PROBES = 2
+
 
 def running_layers(model: ir.Model) -> list[NormLayer]:
-    """The layers of the main graph that use running statistics: those that can drift."""
-    return [
-        layer for layer in batchnorm_layers(model) if layer.node.graph is model.graph and not layer.training
-    ]
-
-
-def is_per_channel(layer: NormLayer) -> bool:
-    """Whether the layer has one pair of statistics per channel; ``spatial = 0`` has one per element."""
-    return layer.node.attributes.get_int("spatial", 1) == 1
+    """The layers that use running statistics: those that can drift. Bodies of If, Loop and Scan included."""
+    return [layer for layer in batchnorm_layers(model) if not layer.training and not layer.affine]
 
 
 def with_batch_statistics(model: ir.Model, sites: Collection[str] | None = None) -> ir.Model:
@@ -43,10 +40,16 @@ def with_batch_statistics(model: ir.Model, sites: Collection[str] | None = None)
 
     Args:
         model: is not changed.
-        sites: output values of the layers that are to train; ``None`` is every layer in the main graph.
+        sites: output values of the layers that are to train; ``None`` is every layer.
     """
+    return in_training(model, sites)[0]
+
+
+def in_training(model: ir.Model, sites: Collection[str] | None = None) -> tuple[ir.Model, list[NormLayer]]:
+    """As ``with_batch_statistics``, with all layers of the copy, in the order of ``running_layers``."""
     copy = model.clone()
-    for layer in running_layers(copy):
+    layers = running_layers(copy)
+    for layer in layers:
         if sites is not None and layer.site not in sites:
             continue
         node = layer.node
@@ -56,7 +59,7 @@ def with_batch_statistics(model: ir.Model, sites: Collection[str] | None = None)
         else:
             node.attributes["is_test"] = ir.AttrInt64("is_test", 0)
             node.version = _PER_ELEMENT
-    return copy
+    return copy, layers
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,18 @@ class OpenBatch:
         model: the model, or a copy of it with relaxed Reshape targets.
         relaxed: output values of the Reshapes whose targets carried the batch size.
         closed: why no other batch size than the exported one can be run; ``None`` where any can.
+        largest: bytes of the largest value in float64, for one image.
     """
 
     model: ir.Model
     relaxed: tuple[str, ...] = ()
     closed: str | None = None
+    largest: float = 0.0
+
+    def within_memory(self, images: int) -> int:
+        """As many of these images as may share a batch: its largest value stays within 256 MiB."""
+        fitting = int(_LARGEST_VALUE // max(self.largest, 1.0)) // _ROUND * _ROUND
+        return min(images, max(fitting, _ROUND))
 
 
 def open_batch(model: ir.Model, sample: Batch) -> OpenBatch:
@@ -87,17 +97,51 @@ def open_batch(model: ir.Model, sample: Batch) -> OpenBatch:
     images = image_count(sample)
     if images == 0:
         return OpenBatch(model, closed="the data holds no image")
+    if images > _PROBES and _is_declared_open(model, sample, images):
+        few = {name: a[:_PROBES] if _counts(a, images) else a for name, a in sample.items()}
+        try:
+            found = _opened(model, few, _PROBES)
+        except NotCovered:
+            pass
+        else:
+            if not found.relaxed and found.closed is None:
+                return found
+    return _opened(model, sample, images)
+
+
+def _is_declared_open(model: ir.Model, sample: Batch, images: int) -> bool:
+    """Whether the inputs that count images say that they take any number."""
+    return all(
+        value.shape is not None and len(value.shape) > 0 and not isinstance(value.shape[0], int)
+        for value in model.graph.inputs
+        if value.name and value.name in sample and _counts(sample[value.name], images)
+    )
+
+
+def _counts(array: np.ndarray[Any, Any], images: int) -> bool:
+    return np.ndim(array) > 0 and np.shape(array)[0] == images
+
+
+def _opened(model: ir.Model, sample: Batch, images: int) -> OpenBatch:
+    largest = 0
+
+    def seen(name: str, content: object) -> None:
+        nonlocal largest
+        if isinstance(content, np.ndarray):
+            largest = max(largest, content.size * 8)
+
     other = {name: _mirrored(array, images) for name, array in sample.items()}
     evaluator = Evaluator(model)
-    alone = evaluator.run(sample), evaluator.run(other)
+    alone = evaluator.run(sample, observe=seen), evaluator.run(other)
+    size = largest / images
     found = _try(model, (sample, other), images, alone)
     if found is None:
-        return OpenBatch(model)
+        return OpenBatch(model, largest=size)
     copy, relaxed = _relaxed(model, images)
     if relaxed and _try(copy, (sample, other), images, alone) is None:
-        return OpenBatch(copy, relaxed)
+        return OpenBatch(copy, relaxed, largest=size)
     reason, runs = found
-    return OpenBatch(model) if runs else OpenBatch(model, closed=reason)
+    return OpenBatch(model, closed=None if runs else reason, largest=size)
 
 
 def _mirrored(array: np.ndarray[Any, Any], images: int) -> np.ndarray[Any, Any]:

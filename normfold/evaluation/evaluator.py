@@ -14,7 +14,7 @@ from normfold.evaluation.control_flow import run_if, run_loop, run_scan, run_seq
 from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, as_value, cast_like, is_floating, promote
 from normfold.evaluation.errors import NotCovered
-from normfold.evaluation.frame import UNALTERED, Alterations, Frame, demote
+from normfold.evaluation.frame import UNALTERED, UNWATCHED, Alterations, Frame, Watch, demote
 from normfold.evaluation.nodes import Operation, Precision, resolve
 from normfold.evaluation.schedule import Request, Schedule, Scheduler, Step, has_subgraphs
 
@@ -85,6 +85,7 @@ class Evaluator:
         feed: Mapping[str, Array] | None = None,
         observe: Observer | None = None,
         altered: Alterations = UNALTERED,
+        watch: Watch = UNWATCHED,
     ) -> dict[str, Any]:
         """Evaluate the model.
 
@@ -95,6 +96,8 @@ class Evaluator:
             observe: called with the name and content of every computed value of the main graph, in graph
                 order.
             altered: what nodes find instead of what the model says.
+            watch: what is told the first operand of nodes, those in bodies of If, Loop, Scan and local
+                functions included, each time that they run.
 
         Returns:
             The wanted values by name. In float64 evaluation floating ones are float64.
@@ -112,7 +115,7 @@ class Evaluator:
         if key not in self._plans:
             self._plans[key] = self._planned(self._scheduler.schedule(self._graph, wanted, fed.keys()))
         plan = self._plans[key]
-        frame = self._frame(values=plan.kept, altered=altered)
+        frame = self._frame(values=plan.kept, altered=altered, watch=watch)
         for name, content in inputs.items():
             self._provide(frame, self._values[name], content)
         for value, content in fed.items():
@@ -213,6 +216,8 @@ class Evaluator:
             operands = [altered.operands.get((node, slot), operand) for slot, operand in enumerate(operands)]
         if step.nested:
             return self._control_flow(node, operands, frame, native)
+        if not native and node in frame.watch and (first := operands[0]) is not None:
+            frame.watch[node](first)
         operation = self._operation(node, frame)
         if node in altered.attributes:
             attributes = {**operation.attributes, **altered.attributes[node]}
@@ -236,7 +241,9 @@ class Evaluator:
                 bindings[name] = attribute
             elif outer.bindings and (bound := outer.bindings.get(attribute.ref_attr_name or "")):
                 bindings[name] = bound
-        frame = Frame(function, function.opset_imports, self._initializer, bindings=bindings)
+        frame = Frame(
+            function, function.opset_imports, self._initializer, bindings=bindings, watch=outer.watch
+        )
         schedule = self._scheduler.inner(function, native)
         actual = dict(zip(function.inputs, node.inputs, strict=False))
         for formal, formal_native in schedule.outside:
@@ -248,7 +255,7 @@ class Evaluator:
 
     def _control_flow(self, node: ir.Node, operands: list[Any], outer: Frame, native: bool) -> list[Any]:
         def run(body: ir.Graph, contents: Sequence[Any]) -> list[Any]:
-            frame = Frame(body, outer.opsets, self._initializer, outer, outer.bindings)
+            frame = Frame(body, outer.opsets, self._initializer, outer, outer.bindings, watch=outer.watch)
             for formal, content in zip(body.inputs, contents, strict=True):
                 frame.store(formal, native, content)
             self._execute(self._scheduler.inner(body, native).steps, frame)

@@ -27,6 +27,11 @@ class Alterations:
 
 UNALTERED = Alterations()
 
+Watch = Mapping[ir.Node, Callable[[Array], None]]
+"""What is called with the first operand of a node whenever it is about to be evaluated in double."""
+
+UNWATCHED: Watch = {}
+
 
 class Frame:
     """The values alive in one graph or function body, and the scope around it."""
@@ -41,11 +46,13 @@ class Frame:
         *,
         values: Mapping[Request, Any] | None = None,
         altered: Alterations = UNALTERED,
+        watch: Watch = UNWATCHED,
     ) -> None:
         self.graph = graph
         self.opsets = opsets
         self.bindings = bindings
         self.altered = altered
+        self.watch = watch
         self.values: dict[Request, Any] = dict(values or {})
         self._load = load
         self._outer = outer

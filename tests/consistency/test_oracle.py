@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -111,8 +113,10 @@ def test_gap_falls_to_zero_where_statistics_are_the_batch() -> None:
     assert gap.batch_dependence == {"y": 0.0}
 
 
-def reshaping_model(target: list[int], second: list[int] | None = None, extra: bool = False) -> ir.Model:
-    """[1, 2, 3, 4] → Reshape → Relu; ``extra`` adds an Expand that carries the batch too."""
+def reshaping_model(
+    target: list[int], second: list[int] | None = None, extra: bool = False, batch: int | str = 1
+) -> ir.Model:
+    """[batch, 2, 3, 4] → Reshape → Relu; ``extra`` adds an Expand that carries the batch too."""
     nodes = [helper.make_node("Reshape", ["x", "t"], ["r"]), helper.make_node("Relu", ["r"], ["a"])]
     initializers = [numpy_helper.from_array(np.array(target, np.int64), "t")]
     last = "a"
@@ -127,7 +131,7 @@ def reshaping_model(target: list[int], second: list[int] | None = None, extra: b
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 3, 4])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 2, 3, 4])],
         [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)],
         initializers,
     )
@@ -196,3 +200,28 @@ def test_out_of_time_the_largest_batch_is_measured() -> None:
     assert gap.layers == []
     assert any("out of time" in note and "8, 2, 1" in note for note in gap.notes)
     assert any("2 of 2 layers" in note for note in gap.notes)
+
+
+def test_batches_stay_within_memory() -> None:
+    """A value of 4 MiB per image: 64 images make 256 MiB, and 128 do not fit."""
+    model = batchnorm_model(8, (256, 256))
+    opened = open_batch(model, {"x": np.zeros((3, 8, 256, 256), np.float32)})
+    assert opened.largest == 4 * 1024**2
+    assert [opened.within_memory(images) for images in (8, 64, 128)] == [8, 64, 64]
+    assert replace(opened, largest=1e12).within_memory(64) == 16
+
+
+def test_oracle_takes_smaller_batches_where_memory_asks_for_it() -> None:
+    model = batchnorm_model(3, (4,), layers=2)
+    batches = [{"x": RNG.normal(size=(32, 3, 4)).astype(np.float32)} for _ in range(2)]
+    opened = replace(open_batch(model, batches[0]), largest=16 * 1024**2)
+    gap = measure_gap(model, batches, opened=opened)
+    assert sorted({g.batch_size for g in gap.gaps}) == [1, 2, 8, 16]
+    assert any("16 instead" in note for note in gap.notes)
+
+
+def test_open_batch_is_tried_on_few_images() -> None:
+    """A size baked in is still seen with all of them."""
+    sample = {"x": RNG.normal(size=(6, 2, 3, 4)).astype(np.float32)}
+    opened = open_batch(reshaping_model([6, 24], batch="N"), sample)
+    assert opened.closed is None and opened.relaxed == ("r",)

@@ -164,22 +164,3 @@ def test_nothing_to_hold_against_the_data_is_said() -> None:
     model = loading.load(FOLDER / "lenet_digits.onnx").model
     (finding,) = data_findings(model, DATA).findings
     assert finding.code == "NF353" and "nothing to hold" in finding.message
-
-
-def test_layer_in_a_subgraph_is_named() -> None:
-    model = built(
-        "(float[N,3,6,6] y) { s = ReduceMax<keepdims = 0>(x) p = Greater(s, h) "
-        "y = If(p) <then_branch = t () => (float[N,3,6,6] a) { a = BatchNormalization(x, g, b, m, v) }, "
-        "else_branch = e () => (float[N,3,6,6] o) { o = Identity(x) }> }",
-        h=np.array(0.0),
-    )
-    for name in "gbmv":
-        value = ir.Value(name=name, const_value=ir.tensor(np.full(3, 1.5, np.float32), name=name))
-        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape((3,))
-        model.graph.register_initializer(value)
-        for node in model.graph.all_nodes():
-            for slot, read in enumerate(node.inputs):
-                if read is not None and read.name == name:
-                    node.replace_input_with(slot, value)
-    report = data_findings(model, [{"x": images()[start : start + 16]} for start in range(0, 128, 16)])
-    assert [(f.code, f.site) for f in report.findings] == [("NF353", "a")]

@@ -143,6 +143,19 @@ def test_only_what_is_needed_is_computed_and_observed_in_order():
     assert all(value.dtype == np.float64 for _, value in seen)
 
 
+def test_watched_nodes_tell_their_input_wherever_they_run():
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> main (float[3] x) => (float[3] y) '
+        "{ n = Constant<value_int = 3>() a = Abs(x) y = Loop<body = step (int64 i, bool c, float[3] s) => "
+        "(bool k, float[3] o) { k = Identity(c) o = Neg(s) }>(n, , a) }"
+    )
+    negation = next(node for node in model.graph.all_nodes() if node.op_type == "Neg")
+    seen = []
+    Evaluator(model).run({"x": THIRD * np.ones(3, np.float32)}, watch={negation: seen.append})
+    assert [array.dtype for array in seen] == [np.float64] * 3
+    np.testing.assert_array_equal([array[0] for array in seen], np.array([1, -1, 1]) * np.float64(THIRD))
+
+
 def test_an_input_with_an_initializer_may_be_left_out_or_given():
     m = model(f"{HEAD} g (float[1] w) => (float[1] y) {{ y = Neg(w) }}", w=np.array([2], np.float32))
     assert Evaluator(m).run({})["y"] == [-2]

@@ -11,10 +11,8 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.consistency.layers import NormLayer, read_layers
-from normfold.preparation.constants import Constant64
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
-from normfold.reporting.provenance import KEY
 
 _STANDARD = ("", "ai.onnx")
 _SHOWN = 6
@@ -46,27 +44,12 @@ class Subject:
         Left out are those in training mode, and affines that normfold itself spells as a BatchNormalization:
         with mean 0 and variance 1 − epsilon they compute ``γ·x + β``, and have no statistics.
         """
-        return [layer for layer in self.layers if not layer.training and not self._is_affine(layer)]
+        return [layer for layer in self.layers if not layer.training and not layer.affine]
 
     @cached_property
     def by_node(self) -> dict[ir.Node, NormLayer]:
         """The layers of ``evaluated``, by their node."""
         return {layer.node: layer for layer in self.evaluated}
-
-    def _is_affine(self, layer: NormLayer) -> bool:
-        if layer.mean.any():
-            return False
-        var = layer.node.inputs[4]
-        dtype = self.workspace.constants.dtype_of(var)
-        unit = Constant64.of(np.array(1.0 - layer.epsilon), dtype).rounded().astype(np.float64)
-        if not (layer.var == unit).all():
-            return False
-        # Where 1 − epsilon rounds to 1, as in float16, only the record of the fold tells.
-        return bool(unit != 1.0) or (
-            KEY in self.workspace.model.metadata_props
-            and var is not None
-            and (var.name or "").startswith(f"{layer.site}_var")
-        )
 
     def array(self, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
         return self.workspace.constants.array(value)

@@ -44,15 +44,19 @@ def batch_normalization(call: NodeCall) -> Sequence[Array | None]:
 
     if not training:
         y = x - spread(mean)
-        y /= np.sqrt(spread(var) + epsilon)
-        y *= spread(scale)
+        y *= spread(scale / np.sqrt(var + epsilon))
         y += spread(bias)
         return (y.astype(dtype, copy=False),)
     axes = (0, *range(2, x.ndim)) if spatial else (0,)
-    normal, batch_mean, _ = _standardise(x, axes, epsilon)
-    batch_var = np.square(x - batch_mean).mean(axis=axes, keepdims=True)
+    batch_mean = x.mean(axis=axes, keepdims=True)
+    y = x - batch_mean
+    flat = y.reshape(*y.shape[:2], -1)
+    squares = np.einsum("ncp,ncp->nc", flat, flat) if spatial else np.square(flat)
+    batch_var = squares.sum(axis=0).reshape(batch_mean.shape) / (x.size // max(batch_mean.size, 1))
+    y *= spread(scale) / np.sqrt(batch_var + epsilon)
+    y += spread(bias)
     results = [
-        normal * spread(scale) + spread(bias),
+        y,
         mean * momentum + batch_mean.reshape(mean.shape) * (1 - momentum),
         var * momentum + batch_var.reshape(var.shape) * (1 - momentum),
     ]
