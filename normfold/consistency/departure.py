@@ -33,7 +33,7 @@ class Departure:
         log_variance_ratio: logarithm of variance of the data over running variance, epsilon added to both.
         kl: Kullback–Leibler divergence of the data from the running statistics, both taken as Gaussian, in
             nats.
-        z_noise: standard error of ``z``: of these images, and of an honest running average.
+        z_noise: standard error of ``z``: of these images, and of those that the running statistics are of.
         log_variance_noise: the same of ``log_variance_ratio``.
     """
 
@@ -83,13 +83,21 @@ class Departure:
         return [int(channel) for channel in np.flatnonzero(far)]
 
 
+def images_behind(layer: NormLayer) -> int:
+    """Images that the running statistics stand for: as many as honest training, or as the model says.
+
+    Never fewer than it takes to judge, so that no record hides a departure.
+    """
+    return min(HONEST_IMAGES, max(layer.images or HONEST_IMAGES, LEAST_IMAGES))
+
+
 def departure(moments: ChannelMoments, layer: NormLayer) -> Departure:
     """Compares the input of a layer with its running statistics."""
     with np.errstate(all="ignore"):
         running, observed = layer.var + layer.epsilon, moments.variance + layer.epsilon
         z = (moments.mean - layer.mean) / np.sqrt(running)
         ratio = observed / running
-        sampling = 1.0 / max(moments.images, 1) + 1.0 / HONEST_IMAGES
+        sampling = 1.0 / max(moments.images, 1) + 1.0 / images_behind(layer)
         return Departure(
             z=z,
             log_variance_ratio=np.log(ratio),

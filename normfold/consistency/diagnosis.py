@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.consistency import batch_noise
+from normfold.consistency.calibration_noise import explained_by_calibration
 from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import LayerData, Measured, measure_layers
+from normfold.consistency.order import first_layers
 from normfold.consistency.other_weights import judged_by_weights
-from normfold.consistency.preprocessing import explained_by_inputs, find_preparation, first_layers
+from normfold.consistency.preprocessing import explained_by_inputs, find_preparation
 from normfold.consistency.statistics import Batch, image_count, rebatched
 from normfold.consistency.training import running_layers
 from normfold.consistency.transformed import bessel, factor, warm_up
@@ -54,6 +56,9 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
         stated = _stated_momentum(compared)
         return Diagnosis([stated] if stated is not None else [])
     deadline = time.monotonic() + budget_seconds
+    finite = all(c.training.finite for c in compared)
+    if finite and (honest := explained_by_calibration(measured, compared, deadline)) is not None:
+        return Diagnosis(honest=honest)
     if (cause := _epsilon(measured, compared)) is not None:
         return Diagnosis([cause])
     entry_sites = {layer.site for layer in first_layers(measured.opened.model, _layers(compared))}
@@ -75,7 +80,7 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
     uniform = bessel(compared) or factor(departing)
     if uniform is not None:
         return Diagnosis([uniform])
-    noise = _batches(measured, compared, deadline) if all(c.training.finite for c in compared) else None
+    noise = _batches(measured, compared, deadline) if finite else None
     if noise is not None:
         return noise
     return Diagnosis([warm_up(departing) or _domain_or_stale(measured, compared, entries, departing[0])])
@@ -108,7 +113,8 @@ def _epsilon(measured: Measured, compared: Sequence[Compared]) -> Cause | None:
         for layer in running_layers(model):
             if layer.epsilon >= LARGE_EPSILON:
                 layer.node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon)
-        again = compare(measure_layers(model, measured.samples, measured.batch_size))
+        opened = replace(measured.opened, model=model)
+        again = compare(measure_layers(model, measured.samples, measured.batch_size, opened=opened))
         after = _departing(again)
         if after * _CURED < before and (best is None or after < best[1]):
             best = epsilon, after
@@ -146,19 +152,21 @@ def _kl_without_epsilon(c: Compared) -> float:
 def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) -> Diagnosis | None:
     """The scatter of a running average over small batches, or over few of them."""
     layers = [c.data for c in compared]
-    sites = [c.site for c in compared]
     simulations: dict[int, Sequence[LayerData]] = {}
     if measured.opened.closed is None:
         for size in batch_noise.SIMULATED:
             if size > image_count(measured.samples[0]) or time.monotonic() > deadline:
                 continue
             given = {
-                data.layer.site: data
+                data.layer.node: data
                 for data in measure_layers(
-                    measured.opened.model, rebatched(measured.samples, size), size
+                    measured.opened.model,
+                    rebatched(measured.samples, size),
+                    size,
+                    opened=measured.opened,
                 ).layers
             }
-            simulations[size] = [given[site] for site in sites]
+            simulations[size] = [given[data.layer.node] for data in layers]
     chosen = batch_noise.choose(batch_noise.rank(layers, simulations), batch_noise.stated_weight(layers))
     if chosen is None:
         return None

@@ -1,8 +1,10 @@
 """Hand-written BatchNorm in evaluation, given the form of a layer so that it can be judged like one.
 
 ``(x − mean) / deviation``, with a scale γ in front of the division or behind it, becomes BatchNormalization
-with ``var = deviation²`` and no epsilon: the same function. Scale and shift behind it stay where they are. A
-product ``(x − mean) · s`` is not enough: s may hold γ as well, so that the variance cannot be told.
+with ``var = deviation² − ε``: the same function. ε is what the deviation is seen to be made with, or a usual
+one where the exporter folded it: a channel that turns out constant on other data must not divide by zero.
+Scale and shift behind it stay where they are. A product ``(x − mean) · s`` is not enough: s may hold γ as
+well, so that the variance cannot be told.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from normfold.consistency.static.subject import is_op, maker
 from normfold.preparation.workspace import Workspace
 
 _LEAST_OPSET = 9
+_USUAL_EPSILON = 1e-5
 _PREPARING = ("Cast", "Transpose", "Identity", "Mul", "Div", "Add", "Sub", "Reshape", "Unsqueeze", "Squeeze")
 
 
 @dataclass(frozen=True)
 class _Written:
-    """One hand-written layer: ``scale · (x − mean) / deviation``; arrays of shape ``[C]``."""
+    """One hand-written layer: ``scale · (x − mean) / √(var + epsilon)``; arrays of shape ``[C]``."""
 
     node: ir.Node
     x: ir.Value
     mean: Array64
-    deviation: Array64
+    var: Array64
+    epsilon: float
     scale: Array64
 
 
@@ -72,7 +76,24 @@ def _read(node: ir.Node, workspace: Workspace) -> _Written | None:
         return None
     if mean.size < 2 or not (np.isfinite(deviation).all() and (deviation > 0).all()):
         return None
-    return _Written(node, x, mean, deviation, np.ones_like(mean) if gamma is None else gamma)
+    square = np.square(deviation)
+    epsilon = _epsilon(node.inputs[1], workspace)
+    if epsilon is None or not 0 < epsilon <= square.min():
+        epsilon = float(np.float32(min(_USUAL_EPSILON, square.min() / 2)))
+    return _Written(node, x, mean, square - epsilon, epsilon, np.ones_like(mean) if gamma is None else gamma)
+
+
+def _epsilon(deviation: ir.Value | None, workspace: Workspace) -> float | None:
+    """The epsilon of ``√(var + ε)``, where the graph still computes it; as a node holds it, in float32."""
+    root = maker(deviation)
+    total = maker(root.inputs[0]) if is_op(root, "Sqrt") else None
+    if not is_op(total, "Add"):
+        return None
+    for value in total.inputs:
+        array = workspace.constants.array(value) if value is not None else None
+        if array is not None and array.size == 1:
+            return float(np.float32(array.reshape(())))
+    return None
 
 
 def _centred(value: ir.Value | None, workspace: Workspace) -> tuple[ir.Node | None, ir.Value | None]:
@@ -120,14 +141,16 @@ def _replace(layer: _Written, workspace: Workspace) -> str:
         ("scale", layer.scale),
         ("B", np.zeros_like(layer.mean)),
         ("mean", layer.mean),
-        ("var", np.square(layer.deviation)),
+        ("var", layer.var),
     ):
         label = workspace.fresh_name(f"{name}:{stem}")
         value = ir.Value(name=label, const_value=ir.tensor(values.astype(dtype.numpy()), name=label))
         value.dtype, value.shape = dtype, ir.Shape(values.shape)
         graph.register_initializer(value)
         parameters.append(value)
-    norm = ir.Node("", "BatchNormalization", [layer.x, *parameters], [ir.AttrFloat32("epsilon", 0.0)])
+    norm = ir.Node(
+        "", "BatchNormalization", [layer.x, *parameters], [ir.AttrFloat32("epsilon", layer.epsilon)]
+    )
     made = norm.outputs[0]
     made.dtype, made.shape = dtype, output.shape
     graph.insert_before(layer.node, norm)
