@@ -140,3 +140,31 @@ def test_models_and_data_that_cannot_be_calibrated() -> None:
 def test_few_images_are_named() -> None:
     done = calibrate(lenet(), DATA[:1])
     assert "NF341" in {f.code for f in done.findings}
+
+
+def single_layer(epsilon: float, mean: str = "0.5, 0.5", var: str = "1, 1") -> ir.Model:
+    return ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> main (float[N,2] x) => (float[N,2] y) '
+        f"<float[2] g = {{1, 1}}, float[2] b = {{0, 0}}, float[2] m = {{{mean}}}, float[2] v = {{{var}}}> "
+        f"{{ y = BatchNormalization<epsilon = {epsilon}>(x, g, b, m, v) }}"
+    )
+
+
+def test_constant_channel_without_epsilon_keeps_its_variance() -> None:
+    """Divided by a deviation of zero it would be no number."""
+    x = np.random.default_rng(0).normal(3, 2, (64, 2)).astype(np.float32)
+    x[:, 0] = 7
+    done = calibrate(single_layer(0.0), [{"x": x}], diagnosis=False)
+    (layer,) = batchnorm_layers(done.model)
+    assert layer.var[0] == 1 and layer.var[1] == pytest.approx(x[:, 1].var(), rel=1e-6)
+    assert np.isfinite(Evaluator(done.model).run({"x": x})["y"]).all()
+    (usual,) = batchnorm_layers(calibrate(single_layer(1e-5), [{"x": x}], diagnosis=False).model)
+    assert usual.var[0] == 0
+
+
+def test_affine_that_normfold_wrote_is_left_alone() -> None:
+    """With mean 0 and variance 1 − epsilon it has no statistics: new ones would change the function."""
+    epsilon = np.float32(1e-5)
+    model = single_layer(1e-5, "0, 0", ", ".join([repr(float(np.float32(1 - epsilon)))] * 2))
+    with pytest.raises(InputError, match="no BatchNormalization with running statistics"):
+        calibrate(model, [{"x": np.ones((4, 2), np.float32)}])

@@ -13,6 +13,7 @@ from normfold import loading
 from normfold.consistency.calibration import calibrate
 from normfold.consistency.drift import data_findings
 from normfold.consistency.oracle import train_mode
+from normfold.consistency.training import running_layers
 from normfold.consistency.unfolding import unfold
 from normfold.consistency.written import spelled_as_layers
 from normfold.evaluation import Evaluator
@@ -74,6 +75,29 @@ class TestHandWritten:
         logits = Evaluator(repaired).run({"images": IMAGES[225:]})["logits"]
         assert float((logits.argmax(1) == LABELS[225:]).mean()) > 0.97
         assert not {"Sub", "Div"} & {node.op_type for node in repaired.graph}
+
+    @pytest.mark.parametrize("visible", [True, False])
+    def test_keeps_an_epsilon(self, visible: bool) -> None:
+        """The one that it is seen to have; else one that a channel without variance can be divided by."""
+        deviation = "e = Add(v, h) d = Sqrt(e)" if visible else "d = Mul(v, one)"
+        model = built(
+            f"(float[N,3,6,6] y) {{ f = Relu(x) s = Sub(f, m) {deviation} q = Div(s, d) y = Mul(q, g) }}",
+            m=np.array([0.1, 0.2, 0.3]).reshape(3, 1, 1),
+            v=np.array([0.5, 2.0, 1.0]).reshape(3, 1, 1),
+            h=np.array(1e-3),
+            one=np.array(1.0),
+            g=np.array([1.0, -2.0, 0.5]).reshape(3, 1, 1),
+        )
+        layered, sites = spelled_as_layers(model)
+        (layer,) = running_layers(layered)
+        assert sites == ("q",)
+        assert layer.epsilon == np.float32(1e-3 if visible else 1e-5)
+        x = images()
+        expected, actual = (Evaluator(m).run({"x": x})["y"] for m in (model, layered))
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+        dead = -np.abs(images())
+        repaired = calibrate(model, [{"x": dead}], diagnosis=False).model
+        assert np.isfinite(Evaluator(repaired).run({"x": x})["y"]).all()
 
     @pytest.mark.parametrize(
         ("middle", "layers"),
