@@ -235,12 +235,12 @@ class Constants:
     def operands(self, node: ir.Node) -> tuple[ir.Value | None, ...]:
         """Inputs of a node whose values its result depends on; ``None`` in the place of the others.
 
-        Shape reads no value where the dimensions are static, nor CastLike its second operand
+        Static dimensions are known without the value that has them, nor does CastLike read its second operand
         where the type is known.
         """
         if node.domain in ("", "ai.onnx"):
-            if node.op_type == "Shape" and self._static_shape(node.outputs[0]) is not None:
-                return (None,)
+            if self._static_shape(node.outputs[0]) is not None:
+                return (None,) * len(node.inputs)
             if node.op_type == "CastLike" and node.inputs[1] is not None and self._types(node.inputs[1]):
                 return (node.inputs[0], None)
         return tuple(node.inputs)
@@ -253,16 +253,48 @@ class Constants:
         )
 
     def _static_shape(self, value: ir.Value) -> np.ndarray[Any, Any] | None:
-        """What Shape says of a value whose dimensions are all static."""
+        """What Shape says of static dimensions, or what a Gather or Slice takes of it if they are."""
         node = value.producer()
-        if node is None or node.op_type != "Shape" or node.domain not in ("", "ai.onnx"):
+        if node is None or node.domain not in ("", "ai.onnx"):
             return None
+        if node.op_type == "Shape":
+            sizes = self._shape_of(node)
+            return None if sizes is None or None in sizes else np.array(sizes, dtype=np.int64)
+        maker = None if node.op_type not in ("Gather", "Slice") or not node.inputs else _maker(node.inputs[0])
+        if maker is None or maker.op_type != "Shape" or maker.domain not in ("", "ai.onnx"):
+            return None
+        sizes = self._shape_of(maker)
+        picked = None if sizes is None else self._picked(node, np.array(sizes, dtype=object))
+        return None if picked is None or None in picked.flat else picked.astype(np.int64)
+
+    def _picked(self, node: ir.Node, sizes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+        """What a Gather or Slice with constant operands takes of a vector."""
+        if not all(self.is_constant(value) for value in node.inputs[1:] if value is not None):
+            return None
+        operands = [self.array(value, native=True) for value in node.inputs[1:] if value is not None]
+        if node.op_type == "Gather":
+            (indices,) = operands
+            if indices is None or any(not -len(sizes) <= i < len(sizes) for i in indices.flat):
+                return None
+            return np.asarray(sizes[indices], dtype=object)
+        if (
+            len(node.inputs) not in (3, 4)
+            or len(operands) < 2
+            or any(a is None or a.size != 1 for a in operands)
+        ):
+            return None
+        start, end = (int(a.reshape(())) for a in operands[:2] if a is not None)
+        return sizes[start:end]
+
+    def _shape_of(self, node: ir.Node) -> list[int | None] | None:
+        """What a Shape yields, ``None`` in the place of dimensions that are not static."""
         source = node.inputs[0]
         dims = None if source is None else self._dims(source)
-        if dims is None or not all(isinstance(dim, int) for dim in dims):
+        if dims is None:
             return None
         end = node.attributes.get_int("end", len(dims))
-        return np.array(dims[node.attributes.get_int("start", 0) : end], dtype=np.int64)
+        known = dims[node.attributes.get_int("start", 0) : end]
+        return [dim if isinstance(dim, int) else None for dim in known]
 
     def array(self, value: ir.Value | None, *, native: bool = False) -> np.ndarray[Any, Any] | None:
         """The value of a constant: float64 for floating types, the model's own type otherwise.
@@ -407,6 +439,10 @@ class Constants:
             return Constant64.of(array, dtype)
         tasks = self._tasks(value, False)
         return Constant64(dims, dtype, lambda: self._run(tasks))
+
+
+def _maker(value: ir.Value | None) -> ir.Node | None:
+    return None if value is None else value.producer()
 
 
 def _as_double(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

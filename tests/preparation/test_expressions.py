@@ -81,6 +81,41 @@ def test_a_bias_of_zeros_that_only_borrows_a_type(check: Any, lender: str) -> No
     check(model).gone("Conv")
 
 
+WIDTHS = {
+    "Gather": "sizes = Shape (x) width = Gather (sizes, last)",
+    "Slice": "sizes = Shape (x) width = Slice (sizes, last, end)",
+    "Slice of an axis": "sizes = Shape (x) width = Slice (sizes, last, end, nought)",
+    "Shape from there on": "sizes = Shape <start = 1> (x) width = Gather (sizes, last)",
+}
+
+
+def scaled_by_a_width(check: Any, width: str, shape: str) -> onnx.ModelProto:
+    """Attention's ``q / √d``, as the TorchScript exporter writes it."""
+    model = check.model(
+        f"""g (float{shape} x) => (float{shape} y) {{
+            {width} number = Cast <to = 1> (width) root = Sqrt (number)
+            q = MatMul (x, w) y = Div (q, root)
+        }}""",
+        check.weights(w=(5, 5)) | {"last": np.array([-1]), "end": np.array([2**62]), "nought": np.array([0])},
+        opset=18,
+    )
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [t for t in model.graph.initializer if t.name not in used]:
+        model.graph.initializer.remove(tensor)
+    return model
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_static_size_of_a_value_with_open_ones(check: Any, width: str) -> None:
+    check(scaled_by_a_width(check, WIDTHS[width], "[N, L, 5]")).gone("MatMul")
+
+
+@pytest.mark.parametrize("width", ["Gather (sizes, nought)", "Slice (sizes, nought, end)"])
+def test_an_open_size_is_no_constant(check: Any, width: str) -> None:
+    model = scaled_by_a_width(check, f"sizes = Shape (x) width = {width}", "[N, 5]")
+    assert "Div" in [node.op_type for node in check.fold_only(model).model.graph]
+
+
 def test_a_type_that_is_computed_on_is_no_constant(check: Any) -> None:
     """Only the second operand of CastLike lends its type."""
     model = check.model(
