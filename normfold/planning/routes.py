@@ -35,8 +35,8 @@ class _Candidate:
     @property
     def pays(self) -> bool:
         """Whether it takes a node away at no higher cost, or lowers the cost."""
-        if self.is_complete:
-            return self.after.at_most(self.before) and _shortens(self.plan)
+        if self.is_complete and _shortens(self.plan):
+            return self.after.at_most(self.before)
         return self.after.below(self.before)
 
     @property

@@ -70,6 +70,12 @@ def _allowed(op_type: str, opset: int, index: int, *, output: bool = False) -> f
     return frozenset([own.type_str])
 
 
+@functools.cache
+def _exists(op_type: str, opset: int) -> bool:
+    return onnx.defs.has(op_type, opset) and not onnx.defs.get_schema(op_type, opset).deprecated
+
+
+@functools.cache
 def _takes_nothing(op_type: str, opset: int, index: int) -> bool:
     """Whether an operand is there and may be left out."""
     formal = onnx.defs.get_schema(op_type, opset).inputs
@@ -225,8 +231,7 @@ class Draft:
 
     def _check(self, op_type: str, operands: Sequence[Value | str], dtype: int) -> None:
         """Whether the opset has the operator, for these types."""
-        require(onnx.defs.has(op_type, self.opset))
-        require(not onnx.defs.get_schema(op_type, self.opset).deprecated)
+        require(_exists(op_type, self.opset))
         if dtype in _TYPE_STRINGS:
             allowed = _allowed(op_type, self.opset, 0, output=True)
             require(allowed is not None and _TYPE_STRINGS[dtype] in allowed)

@@ -88,3 +88,15 @@ def test_an_affine_moves_behind_a_reduction(check: Any) -> None:
     assert site.action == "moved" and outcome.ops.index("AveragePool") == 1
     static = check(net(check, body, dims="1, 4, 8, 8"))
     assert static.folded.sites[0].elements == (256, 64)
+
+
+def test_an_affine_that_takes_an_idle_one_over_costs_less(check: Any) -> None:
+    """Added to Add (m, 0), it takes no node away, and touches the 4 elements of m instead of the 8 of a."""
+    model = check.model(
+        """g (float[4, 2] x) => (float[4, 2] y, float[4] z) {
+            t = Sigmoid (x) a = Sub (t, k) d = Mul (a, q) y = Add (d, p)
+            m = MatMul (a, w) z = Add (m, nothing)
+        }""",
+        check.weights(k=(2,), q=(2,), p=(2,), w=(2,)) | {"nothing": np.zeros((), np.float32)},
+    )
+    assert check(model).counts["Sub"] == 0
