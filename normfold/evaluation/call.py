@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation.dtypes import Array
-from normfold.evaluation.errors import NotCovered
+from normfold.evaluation.errors import EvaluationFailed, NotCovered
 
 Kernel = Callable[["NodeCall"], Sequence[Any]]
 
@@ -50,6 +50,10 @@ class NodeCall:
     def refuse(self, reason: str) -> NotCovered:
         """The error to raise for a case that the kernel does not compute."""
         return NotCovered(self.op_type, self.domain, reason)
+
+    def misfit(self, reason: str) -> EvaluationFailed:
+        """The error to raise for operands that no runtime takes together."""
+        return EvaluationFailed(self.op_type, self.domain, reason)
 
     def tensor(self, index: int) -> Array:
         """The required tensor operand at a position.

@@ -73,13 +73,16 @@ def _read_annotations(model: ir.Model, shapes: Shapes) -> None:
 
 
 def _state_ranks(scope: Scope, skeleton: Skeleton, shapes: Shapes) -> bool:
-    """Give results the shape that their operator implies, where they have none. True if that helped."""
+    """Give results the shape that their operator implies, where that is not known. True if that helped."""
     found: dict[str, tuple[Dims, ir.DataType | None]] = {}
     for node in scope.nodes:
-        if not node.outputs or shapes.dims(node.outputs[0]) is not None:
+        if not node.outputs:
             continue
-        dims = _implied_dims(node, shapes)
-        if dims is None:
+        known = shapes.dims(node.outputs[0])
+        dims = _implied_dims(node, shapes) if known is None else known
+        if dims is not None and node.op_type == "BatchNormalization":
+            dims = _with_channels(dims, node, shapes)
+        if dims == known or dims is None:
             continue
         target, source = node.outputs[0], node.inputs[0]
         shapes.refine(
@@ -88,6 +91,15 @@ def _state_ranks(scope: Scope, skeleton: Skeleton, shapes: Shapes) -> bool:
         found[target.name or ""] = dims, shapes.dtype(target)
     skeleton.state_shapes(scope, found)
     return bool(found)
+
+
+def _with_channels(dims: Dims, node: ir.Node, shapes: Shapes) -> Dims:
+    """A BatchNormalization has as many channels as its scale, whatever its input says of them."""
+    scale = None if len(node.inputs) < 2 or node.inputs[1] is None else shapes.dims(node.inputs[1])
+    open_channels = len(dims) > 1 and not isinstance(dims[1], int) and node.domain in ("", "ai.onnx")
+    if scale is None or len(scale) != 1 or not isinstance(scale[0], int) or not open_channels:
+        return dims
+    return (dims[0], scale[0], *dims[2:])
 
 
 def _implied_dims(node: ir.Node, shapes: Shapes) -> Dims | None:

@@ -262,6 +262,25 @@ def test_operands_that_do_not_fit_are_one_clear_error():
     assert caught.value.op_type == "Add"
 
 
+@pytest.mark.parametrize(
+    ("node", "shapes"),
+    [
+        ("Conv", [(1, 3, 4, 4), (2, 4, 1, 1)]),
+        ("Conv", [(1, 4, 4), (2, 4, 1, 1)]),
+        ("ConvTranspose", [(1, 3, 4, 4), (4, 2, 1, 1)]),
+        ("Gemm", [(2, 3), (3, 4), (3, 4)]),
+        ("GroupNormalization", [(1, 5, 4), (5,), (5,)]),
+        ("GroupNormalization", [(1, 4, 4), (3,), (3,)]),
+    ],
+)
+def test_sizes_that_do_not_fit_are_no_gap_of_the_evaluator(node: str, shapes: list[tuple[int, ...]]) -> None:
+    """Other sizes are tried where these came from inference; what is not covered is given up on."""
+    inputs = [ir.Value(name=str(slot)) for slot in range(len(shapes))]
+    attributes = {"num_groups": 2} if node == "GroupNormalization" else {}
+    with pytest.raises(EvaluationFailed):
+        evaluate_node(ir.node(node, inputs, attributes), [np.zeros(shape) for shape in shapes], {"": 21})
+
+
 def test_an_unknown_operator_names_itself():
     node = ir.node("Frobnicate", [ir.Value(name="x")], domain="acme")
     with pytest.raises(NotCovered, match=r"^acme\.Frobnicate: ") as caught:

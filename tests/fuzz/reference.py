@@ -20,6 +20,8 @@ class Reference(Interpreter):
     ) -> Sequence[Any]:
         if node.op_type == "Scan":
             return self._scan(inputs, attributes["body"], scope)
+        if (node.domain, node.op_type) == ("com.microsoft", "GroupNorm"):
+            return [self._channels_last_groupnorm(inputs, attributes)]
         if node.op_type == "Dropout":
             # Nothing is dropped: in evaluation, or by a ratio of 0.
             return [inputs[0], np.ones(inputs[0].shape, bool)]
@@ -165,6 +167,13 @@ class Reference(Interpreter):
         normal = _standardised(rows, (2,), attributes.get("epsilon", np.float32(1e-5))).reshape(x.shape)
         shape = (-1, *(1 for _ in x.shape[2:]))
         return normal * scale.reshape(shape) + bias.reshape(shape)
+
+    def _channels_last_groupnorm(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        """com.microsoft.GroupNorm of x [N, H, W, C], with the SiLU that may follow it."""
+        x, scale, bias = inputs
+        settings = {"num_groups": attributes["groups"], "epsilon": attributes["epsilon"]}
+        y = np.moveaxis(self._groupnormalization([np.moveaxis(x, -1, 1), scale, bias], settings), 1, -1)
+        return y / (1.0 + np.exp(-y)) if attributes.get("activation", 0) else y
 
     def _layernormalization(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         x, scale, bias = (*inputs, None)[:3]

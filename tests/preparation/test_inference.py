@@ -20,3 +20,16 @@ def test_constant_nodes_have_shapes() -> None:
     constant = next(iter(workspace.model.graph)).outputs[0]
     assert workspace.dims(constant) == (2,)
     assert workspace.shapes.dtype(constant) == ir.DataType.INT64
+
+
+def test_a_batchnorm_has_as_many_channels_as_its_scale() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, L, H] x, float[4] s, float[4] b, float[4] m, float[4] v) => (float[N, C, H] y) {
+            n = BatchNormalization (x, s, b, m, v)
+            y = Relu (n)
+        }"""
+    )
+    workspace = Workspace(ir.from_proto(model))
+    assert [workspace.dims(node.outputs[0]) for node in workspace.model.graph] == [("N", 4, "H")] * 2
+    assert workspace.dims(workspace.model.graph.inputs[0]) == ("N", "L", "H")

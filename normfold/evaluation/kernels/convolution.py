@@ -36,9 +36,9 @@ def convolve(call: NodeCall, x: Array, w: Array, bias: Array | None) -> Array:
     groups = call.integer("group", 1)
     kernel = call.integers("kernel_shape") or list(w.shape[2:])
     if x.ndim < 3 or x.ndim != w.ndim or tuple(kernel) != w.shape[2:]:
-        raise call.refuse(f"shapes {x.shape} and {w.shape} do not fit")
+        raise call.misfit(f"shapes {x.shape} and {w.shape} do not fit")
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
-        raise call.refuse(f"{x.shape[1]} channels in {groups} groups do not fit a weight {w.shape}")
+        raise call.misfit(f"{x.shape[1]} channels in {groups} groups do not fit a weight {w.shape}")
     windows = resolve_windows(call, x.shape[2:], kernel)
     y = np.empty((x.shape[0], w.shape[0], *windows.output), dtype=x.dtype)
     if y.size:
@@ -125,7 +125,7 @@ def conv_transpose(call: NodeCall) -> Sequence[Array]:
     groups, rank = call.integer("group", 1), x.ndim - 2
     kernel = call.integers("kernel_shape") or list(w.shape[2:])
     if x.ndim < 3 or x.ndim != w.ndim or x.shape[1] != w.shape[0] or tuple(kernel) != w.shape[2:]:
-        raise call.refuse(f"shapes {x.shape} and {w.shape} do not fit")
+        raise call.misfit(f"shapes {x.shape} and {w.shape} do not fit")
     if w.shape[0] % groups:
         raise call.refuse(f"{w.shape[0]} channels do not split into {groups} groups")
     strides = call.integers("strides") or [1] * rank

@@ -24,7 +24,7 @@ def _operands(call: NodeCall) -> tuple[Array, Array]:
     if call.version < _BROADCAST_SINCE:
         if not call.integer("broadcast", 0):
             if a.shape != b.shape:
-                raise call.refuse(f"shapes {a.shape} and {b.shape} without broadcast")
+                raise call.misfit(f"shapes {a.shape} and {b.shape} without broadcast")
         elif call.has("axis"):
             axis = call.integer("axis") % a.ndim
             b = b.reshape(*b.shape, *[1] * (a.ndim - axis - b.ndim))
@@ -67,7 +67,7 @@ def _variadic(function: Callable[[Any, Any], Any], *, mean: bool = False) -> Ker
     def kernel(call: NodeCall) -> Sequence[Array]:
         operands = [call.tensor(index) for index in range(len(call.inputs))]
         if call.version < 8 and len({o.shape for o in operands}) > 1:
-            raise call.refuse("operands of different shapes before opset 8")
+            raise call.misfit("operands of different shapes before opset 8")
         total = functools.reduce(function, (working(o) for o in operands))
         if mean:
             total = total / len(operands)

@@ -32,7 +32,7 @@ def gemm(call: NodeCall) -> Sequence[Array]:
     if c is not None and beta != 0:
         addend = working(c) if beta == 1 else working(c) * beta
         if np.broadcast_shapes(addend.shape, y.shape) != y.shape:
-            raise call.refuse(f"C {addend.shape} does not broadcast to {y.shape}")
+            raise call.misfit(f"C {addend.shape} does not broadcast to {y.shape}")
         y = y + addend
     return (y.astype(dtype, copy=False),)
 

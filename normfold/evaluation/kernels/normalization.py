@@ -90,10 +90,10 @@ def group_normalization(call: NodeCall) -> Sequence[Array]:
     x, scale, bias = (working(call.tensor(index)) for index in range(3))
     groups, channels = call.integer("num_groups"), x.shape[1]
     if channels % groups:
-        raise call.refuse(f"{channels} channels do not split into {groups} groups")
+        raise call.misfit(f"{channels} channels do not split into {groups} groups")
     expected = groups if call.version < 21 else channels
     if scale.shape != (expected,) or bias.shape != (expected,):
-        raise call.refuse(f"scale {scale.shape} and bias {bias.shape}, expected ({expected},)")
+        raise call.misfit(f"scale {scale.shape} and bias {bias.shape}, expected ({expected},)")
     repeat = channels // expected
     shape = (-1, *[1] * (x.ndim - 2))
     y = group_normalize(x, groups, call.number("epsilon", 1e-5))

@@ -25,7 +25,7 @@ def _spread(call: NodeCall, parameter: Array, x: Array) -> Array:
     if block:
         return np.repeat(parameter, block, axis=axis)[tuple(slice(size) for size in x.shape)]
     if parameter.ndim != 1 or parameter.size != x.shape[axis]:
-        raise call.refuse(f"a scale or zero point {parameter.shape} on axis {axis} of {x.shape}")
+        raise call.misfit(f"a scale or zero point {parameter.shape} on axis {axis} of {x.shape}")
     return parameter.reshape(-1, *[1] * (x.ndim - axis - 1))
 
 
