@@ -28,6 +28,11 @@ _STREAM = "-"
     help="Where to write: a file that is not the input, or '-' for standard output.",
 )
 @data_options
+@click.option(
+    "--freeze-initializers",
+    is_flag=True,
+    help="Treat initializers that are also graph inputs as constants.",
+)
 @presentation_options
 @click.pass_context
 def command(

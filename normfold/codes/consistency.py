@@ -271,16 +271,18 @@ _DATA: tuple[Code, ...] = (
         "NF352",
         "calibration does not help",
         "With re-estimated statistics the model still departs from what it did in training.",
-        "The running statistics are not, or not alone, the cause.",
+        "The running statistics are not, or not alone, the cause; or a layer's own output comes back to it "
+        "through a loop, and its statistics do not settle.",
         "Look at the other findings: preprocessing, epsilon, or data of another domain.",
     ),
     Code(
         "NF353",
         "layer not measured",
-        "The input of a layer is not computed on the way to an output, or stands in a subgraph; or the layer "
-        "was folded and cannot be put back; or the model has none.",
+        "The input of a layer is not computed on the way to an output, or no branch or iteration that holds "
+        "it runs on the data; or a caller may override its parameters; or the layer was folded and cannot be "
+        "put back; or the model has none.",
         "Nothing can be said of its statistics.",
-        "The message names the operator in the way.",
+        "The message says what is in the way.",
     ),
     Code(
         "NF354",

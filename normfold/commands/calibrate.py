@@ -39,6 +39,7 @@ def calibrate(
     *,
     data: DataSource,
     image: str | ImageOptions | None = None,
+    freeze_initializers: bool = False,
     progress: Progress | None = None,
 ) -> CalibrationResult:
     """Estimates the running statistics of every BatchNorm again: those of the data, layer by layer.
@@ -48,6 +49,8 @@ def calibrate(
         output: path of the result (``-`` for standard output); not the input's. Written atomically.
         data: real inputs: a path, or arrays by input name with samples along axis 0.
         image: how images become inputs; see ``VerifyArguments``.
+        freeze_initializers: initializers that are also graph inputs are constants. Inputs that held old
+            statistics are gone from the result.
         progress: is called with the name of each phase when it begins.
 
     Returns:
@@ -65,21 +68,27 @@ def calibrate(
                 f"{os.fspath(output)}: calibrate does not write over its input; give -o another name",
                 code="NF900",
             )
-        calibrated = _calibrated(run, source, data, image_options(image))
+        calibrated = _calibrated(run, source, data, image_options(image), freeze_initializers)
         if output is not None:
             with run.phase("write"), source.stage(calibrated, output, changed=True) as staged:
                 run.report.outputs.append(staged.publish().describe())
     return CalibrationResult(calibrated, run.report)
 
 
-def _calibrated(run: Run, source: Source, data: DataSource, image: ImageOptions | None) -> ir.Model:
+def _calibrated(
+    run: Run, source: Source, data: DataSource, image: ImageOptions | None, freeze_initializers: bool
+) -> ir.Model:
     """Estimates the running statistics anew; fills the report's findings with what that cannot repair."""
     from normfold.consistency.batches import DataBatches, data_record
     from normfold.consistency.calibration import calibrate
+    from normfold.consistency.overridable import frozen, reopen
     from normfold.consistency.record import calibration_record, named
 
     with run.phase("calibrate"):
-        done = calibrate(source.model, DataBatches(source.model, data, image), progress=run.progress)
+        model = frozen(source.model) if freeze_initializers else source.model
+        done = calibrate(model, DataBatches(model, data, image), progress=run.progress)
+        if model is not source.model:
+            reopen(done.model, source.model)
     run.report.findings += [named(finding) for finding in done.findings]
     run.report.consistency = calibration_record(done) | {"data": data_record(data)}
     run.report.summary = {"layers": len(done.layers), "images": done.images}

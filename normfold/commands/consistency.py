@@ -57,7 +57,9 @@ def check_consistency(
         accepted = read_baseline(baseline) if baseline is not None else frozenset()
         source = run.load(model)
         examine(run, source, freeze_initializers=freeze_initializers)
-        conclusive = data is None or _compare_statistics(run, source, data, image_options(image))
+        conclusive = data is None or _compare_statistics(
+            run, source, data, image_options(image), freeze_initializers
+        )
         _settle(run.report, fail_on, accepted, conclusive)
     return run.report
 
@@ -113,14 +115,18 @@ def examine(run: Run, source: Source, *, freeze_initializers: bool) -> Prepared:
     return prepared
 
 
-def _compare_statistics(run: Run, source: Source, data: DataSource, image: ImageOptions | None) -> bool:
+def _compare_statistics(
+    run: Run, source: Source, data: DataSource, image: ImageOptions | None, freeze_initializers: bool
+) -> bool:
     """Adds what data say of the running statistics; returns whether they were enough to judge."""
     from normfold.consistency.batches import DataBatches, data_record
     from normfold.consistency.drift import data_findings
+    from normfold.consistency.overridable import frozen
     from normfold.consistency.record import comparison_record, named
 
     with run.phase("statistics"):
-        found = data_findings(source.model, DataBatches(source.model, data, image), progress=run.progress)
+        model = frozen(source.model) if freeze_initializers else source.model
+        found = data_findings(model, DataBatches(model, data, image), progress=run.progress)
     run.report.findings += [named(finding) for finding in found.findings]
     run.report.consistency = comparison_record(found) | {"data": data_record(data)}
     return found.conclusive

@@ -19,6 +19,7 @@ from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
 from normfold.consistency.measurement import Measured, Progress, measure_layers
 from normfold.consistency.oracle import OutputGap, output_gap
 from normfold.consistency.order import in_loop, independent_groups
+from normfold.consistency.overridable import overridable_layers
 from normfold.consistency.statistics import Batch, ChannelMoments, image_count, output_names
 from normfold.consistency.training import running_layers, with_batch_statistics
 from normfold.consistency.unfolding import unfold
@@ -115,6 +116,11 @@ def calibrate(
     work = unfold(spelled_as_layers(inlined(model))[0]).model.clone()
     layers = running_layers(work)
     if not layers:
+        if overridable_layers(work):
+            raise InputError(
+                "a caller may override the parameters of every BatchNormalization: --freeze-initializers "
+                "takes them for constants"
+            )
         raise InputError(
             "the model has no BatchNormalization with running statistics, and its provenance knows of none"
         )

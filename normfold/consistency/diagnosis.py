@@ -56,6 +56,8 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
         stated = _stated_momentum(compared)
         return Diagnosis([stated] if stated is not None else [])
     deadline = time.monotonic() + budget_seconds
+    if not all(_is_finite(c.data) for c in compared):
+        return Diagnosis()
     finite = all(c.training.finite for c in compared)
     if finite and (honest := explained_by_calibration(measured, compared, deadline)) is not None:
         return Diagnosis(honest=honest)
@@ -84,6 +86,11 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
     if noise is not None:
         return noise
     return Diagnosis([warm_up(departing) or _domain_or_stale(measured, compared, entries, departing[0])])
+
+
+def _is_finite(data: LayerData) -> bool:
+    """Whether the data are numbers there; otherwise nothing can be tried."""
+    return bool(np.isfinite(data.training.mean).all() and np.isfinite(data.training.variance).all())
 
 
 def _layers(compared: Sequence[Compared]) -> list[NormLayer]:

@@ -15,6 +15,7 @@ from normfold.consistency.diagnosis import diagnose
 from normfold.consistency.layers import inlined
 from normfold.consistency.measurement import TRAINING_BATCH, Measured, Progress, measure_layers
 from normfold.consistency.oracle import TrainEvalGap, measure_gap
+from normfold.consistency.overridable import overridable_layers
 from normfold.consistency.statistics import Batch
 from normfold.consistency.unfolding import Unfolded, unfold
 from normfold.consistency.written import spelled_as_layers
@@ -185,6 +186,10 @@ def _not_measured(unfolded: Unfolded, measured: Measured) -> list[Finding]:
         if not data.deployment.images
     ]
     reasons += [(site, f"it was folded, and cannot be put back: {why}") for site, why in unfolded.lost]
+    reasons += [
+        (site, "a caller may override its parameters: --freeze-initializers takes them for constants")
+        for site in overridable_layers(unfolded.model)
+    ]
     found = [Finding("NF353", "info", why, site) for site, why in reasons]
     if not measured.layers and not found:
         why = "the model has no BatchNormalization with running statistics, and no record of one"

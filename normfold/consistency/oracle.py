@@ -269,8 +269,11 @@ def _batch_dependence(evaluation: Evaluator, batch: Batch) -> dict[str, float]:
     result = {}
     for name, value in together.items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape[:1] == (count,):
-            change = np.abs(value[:1] - single[name])
-            scale = float(np.max(np.abs(value), initial=0.0)) or 1.0
+            finite = np.isfinite(value)
+            # What is no number either way is the same.
+            same = (value[:1] == single[name]) | (np.isnan(value[:1]) & np.isnan(single[name]))
+            change = np.where(same, 0.0, np.abs(value[:1] - single[name]))
+            scale = float(np.max(np.abs(value), initial=0.0, where=finite)) or 1.0
             result[name] = float(np.max(change, initial=0.0)) / scale
     return result
 
@@ -311,9 +314,18 @@ def output_gap(
         batch_size * len(references),
         largest,
         rms,
-        rms / deviation if deviation > 0 else (0.0 if rms == 0 else math.inf),
+        _relative(rms, deviation),
         flipped / positions if positions else None,
     )
+
+
+def _relative(rms: float, deviation: float) -> float:
+    """NaN where an output is no number; infinite where a constant one moves."""
+    if math.isnan(rms) or math.isnan(deviation):
+        return math.nan
+    if deviation > 0:
+        return rms / deviation
+    return 0.0 if rms == 0 else math.inf
 
 
 def score_axis(output: Array64) -> int | None:

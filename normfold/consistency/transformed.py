@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from normfold.affine import Array64
 from normfold.consistency.causes import Cause, Compared, counted
 from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, departure
+from normfold.consistency.layers import NormLayer
 
 _MOST_BESSEL = 8
 
@@ -103,6 +105,8 @@ def warm_up(departing: Sequence[Compared]) -> Cause | None:
         total = float(np.sqrt(np.square((b - a) * weight).mean()))
         if not 0.0 <= kept < 0.97 or residual > max(0.1 * total, LEAST_LOG_RATIO):
             return None
+        if not _near(layer, kept * moments.mean, 1.0 + kept * (moments.variance - 1.0)):
+            return None
         shares.append(kept)
     if not shares or max(shares) - min(shares) > 0.15:
         return None
@@ -116,3 +120,14 @@ def warm_up(departing: Sequence[Compared]) -> Cause | None:
         True,
         {"share": share, "layers": float(len(shares))},
     )
+
+
+def _near(layer: NormLayer, mean: Array64, var: Array64) -> bool:
+    """Whether these are the layer's statistics on their own scale, which that of the data may dwarf."""
+    with np.errstate(all="ignore"):
+        z = (layer.mean - mean) / np.sqrt(layer.var + layer.epsilon)
+        ratio = np.log((layer.var + layer.epsilon) / (var + layer.epsilon))
+        return bool(
+            np.sqrt(np.square(z).mean()) < 2 * LEAST_LOG_RATIO
+            and np.sqrt(np.square(ratio).mean()) < 2 * LEAST_LOG_RATIO
+        )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 Run = Callable[..., Any]
 
@@ -174,6 +174,50 @@ class TestData:
         outcome = run("consistency", healthy, "--image", "size=8")
         assert outcome.code == 2
         assert "--data" in outcome.error
+
+
+class TestOverridable:
+    """Initializers that are graph inputs too, as older exporters list them all."""
+
+    @pytest.fixture
+    def listed(self, tmp_path: Path) -> Path:
+        model = onnx.load(write(tmp_path / "plain.onnx", epsilon=1e-5, var=4000.0))
+        for tensor in model.graph.initializer:
+            model.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+        onnx.save(model, tmp_path / "listed.onnx")
+        return tmp_path / "listed.onnx"
+
+    @pytest.fixture
+    def data(self, tmp_path: Path, listed: Path) -> Path:
+        (value, *_) = onnx.load(listed).graph.input
+        shape = [dim.dim_value or 64 for dim in value.type.tensor_type.shape.dim]
+        shape[0] = 64
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        np.savez(tmp_path / "data.npz", **{value.name: x})
+        return tmp_path / "data.npz"
+
+    def test_named_with_the_way_out(self, run: Run, listed: Path, data: Path) -> None:
+        outcome = run("consistency", listed, "--data", data)
+        assert "NF353" in outcome.out and "--freeze-initializers" in outcome.out
+
+    def test_frozen_are_judged(self, run: Run, listed: Path, data: Path) -> None:
+        outcome = run("consistency", listed, "--data", data, "--freeze-initializers", "--format", "json")
+        assert outcome.code == 1
+        assert "NF340" in {finding["code"] for finding in outcome.report["findings"]}
+
+    def test_calibrated_when_frozen(self, run: Run, listed: Path, data: Path, tmp_path: Path) -> None:
+        target = tmp_path / "calibrated.onnx"
+        outcome = run("calibrate", listed, "--data", data, "-o", target)
+        assert outcome.code == 2 and "--freeze-initializers" in outcome.error
+        assert run("calibrate", listed, "--data", data, "-o", target, "--freeze-initializers").code == 0
+        model = onnx.load(target)
+        onnx.checker.check_model(model)
+        before = [value.name for value in onnx.load(listed).graph.input]
+        kept = [value.name for value in model.graph.input]
+        assert kept == [name for name in before if name in kept] and len(before) - len(kept) == 2
+        assert run("consistency", target, "--data", data, "--freeze-initializers").code == 0
 
 
 class TestFold:

@@ -349,3 +349,28 @@ def test_layer_off_the_way_to_an_output() -> None:
     attach(aside, values)
     report = judge(aside, np.random.default_rng(0).normal(size=(128, 3, 6, 6)))
     assert [(f.code, f.site) for f in report.findings if f.code == "NF353"] == [("NF353", "z")]
+
+
+def test_data_that_are_no_numbers_have_no_cause() -> None:
+    images = IMAGES.astype(np.float64).copy()
+    images[3, 0, 2, 2] = np.nan
+    report = data_findings(lenet(), batches(images))
+    assert report.causes == []
+    assert {f.code for f in report.findings if f.severity != "info"} == {"NF340"}
+
+
+def test_large_data_do_not_look_like_too_few_updates() -> None:
+    """On the scale of data nine times as large the statistics seem to be near 0 and 1; on their own not."""
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> main (float[N,3] x) => (float[N,3] y) '
+        "<float[3] g = {1, 1, 1}, float[3] b = {0, 0, 0}, float[3] m = {-1, 0, 1}, float[3] v = {4, 4, 4}> "
+        "{ y = BatchNormalization(x, g, b, m, v) }"
+    )
+    x = np.random.default_rng(0).normal(size=(128, 3)) * 2 + np.array([-1, 0, 1])
+
+    def causes(images: np.ndarray) -> set[str]:
+        return codes(data_findings(model, [{"x": images.astype(np.float32)}], oracle=False))
+
+    assert "NF343" not in causes(9 * x)
+    set_statistics(model, lambda index, mean, var: (0.1 * mean, 1 + 0.1 * (81 * 4 - 1) * np.ones(3)))
+    assert causes(9 * x) == {"NF343"}
