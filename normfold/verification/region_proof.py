@@ -223,11 +223,18 @@ class RegionProver:
             DeadlineExceeded: a deadline is set and passes.
         """
         assert proof.original is not None
+        if self._is_empty(site.site):
+            return None
         rng = np.random.default_rng((self._seed, number, 1))
         change = change_at(proof.region.original, self._original.constants, site)
         if not change or notices(proof.original, change.planted(rng), proof.samples):
             return None
         return self._exercised_at_random(proof, site, rng)
+
+    def _is_empty(self, name: str) -> bool:
+        """Whether a value has no elements that could be wrong: a mask of no further classes, say."""
+        found = [self._boundaries.dims(key) for key in self._original.values if key[1] == name]
+        return bool(found) and all(dims is not None and 0 in dims for dims in found)
 
     def _exercised_at_random(self, proof: Proof, site: Site, rng: np.random.Generator) -> str | None:
         """The same with random constants of the same shapes, folded anew."""

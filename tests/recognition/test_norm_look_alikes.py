@@ -94,6 +94,17 @@ def test_one_thing_differs(check: Checker, change: str) -> None:
     assert [one.code if isinstance(one, LookAlike) else one for one in found] == [code]
 
 
+def test_a_constant_is_no_other_value(check: Checker) -> None:
+    """γ/σ where nothing says that γ fits: it is not read, and nothing else is wrong with it."""
+    body = BY_CHANNEL.replace("y = Div (c, sd)", "q = Div (gamma, sd) y = Mul (c, q)")
+    proto = model(check, body)
+    proto.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.ones((2, 2, 12, 4, 5), np.float32), "gamma")
+    )
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    assert found_in(proto) == []
+
+
 def test_strided_channels_are_no_group(check: Checker) -> None:
     body = GROUPED.replace("Reshape (x, rows)", "Reshape (x, strided)").replace("last", "mixed")
     (found,) = found_in(model(check, body))

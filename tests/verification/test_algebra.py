@@ -372,6 +372,21 @@ def test_dead_shift_is_proven_although_no_error_in_it_can_show() -> None:
     assert prove(pair)["unproven"] == ["a"]
 
 
+@pytest.mark.parametrize(("further", "proven"), [(0, ["a"]), (2, [])])
+def test_a_value_without_elements_has_nothing_that_could_be_wrong(further: int, proven: list[str]) -> None:
+    """The mask of classes that there are none of; with two of them, what it is multiplied by matters."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 5] x) => (float[N, C] y) {{
+        s = Shape (x) n = Slice (s, zero, one) t = Concat <axis = 0> (n, more) mask = ConstantOfShape (t)
+        {body} }}"""
+    more = {"zero": np.array([0]), "one": np.array([1]), "more": np.array([further])}
+    body = "a = Add (mask, low) y = Concat <axis = 1> (x, a)"
+    original = model_of(text.format(body=body), more | {"low": np.float32(-1e9)})
+    folded = model_of(text.format(body="y = Concat <axis = 1> (x, mask)"), more)
+    result = prove(Pair(original, folded, {}, [Site("a", "affine", "folded", nodes=("Add",))]))
+    assert result["proven"] == len(proven)
+    assert bool(result["failed"]) == (not proven)
+
+
 def chain(length: int) -> Pair:
     """Folds of ``length`` convolutions one behind the other, each a region of its own."""
     original, folded, arrays, exact, sites = [], [], {}, {}, []

@@ -216,7 +216,8 @@ class _Attempt:
 
     def _divides_another(self, node: ir.Node) -> bool:
         """Whether a deviation divides a value that is not computed from the base value."""
-        if node.op_type not in ("Mul", "Div") or all(v in self._reader.known for v in node.inputs):
+        others = [v for v in node.inputs if v not in self._reader.known]
+        if node.op_type not in ("Mul", "Div") or all(map(self._workspace.constants.is_constant, others)):
             return False
         for slot, value in enumerate(node.inputs):
             expression = None if value is None else self._reader.known.get(value)
