@@ -36,7 +36,7 @@ TESTS = (
     "tests/consistency/test_restoration.py",
     "tests/consistency/test_drift.py",
     "tests/test_affine.py",
-    "tests/test_folding.py",
+    "tests/folding",
     "tests/test_traps.py",
     "tests/test_fuzz.py",
     "tests/test_norm_nets.py",

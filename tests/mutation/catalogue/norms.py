@@ -181,6 +181,20 @@ MUTANTS = [
             "if coefficient is None or not is_count:",
             "if coefficient is None:",
         ),
+        Edit(
+            "the root of a square of a root is its square", "tuple((n, p // 2) for n, p in key[3])", "key[3]"
+        ),
+        Edit(
+            "forgotten: roots of other products",
+            "or not are_roots or laid.scalar != 1.0:",
+            "or laid.scalar != 1.0:",
+        ),
+        Edit("forgotten: a factor of a root", "or not are_roots or laid.scalar != 1.0:", "or not are_roots:"),
+        Edit(
+            "one over a variance is one over its root",
+            "return (0, 0, 0, ((number, 2),))",
+            "return (0, 0, 0, ((number, 1),))",
+        ),
         Edit("powers are not added up", "powers.get(number, 0) + power", "power"),
     ),
     *mutants_of(
@@ -310,7 +324,7 @@ MUTANTS = [
     ),
     *mutants_of(
         "recognition/tiled_batchnorm.py",
-        Edit("forgotten: training", " or not is_inference(norm, workspace.opset):", ":"),
+        Edit("forgotten: training", " or not is_inference(norm, view.opset):", ":"),
         Edit(
             "forgotten: batch and channels merge",
             "if merged != [Size(1), before[0] * before[1], *before[2:]] or after != before:",
@@ -492,18 +506,21 @@ MUTANTS = [
         ),
     ),
     *mutants_of(
-        "norm_step.py",
+        "folding/norm_step.py",
         Edit(
             "forgotten: a norm that was asked to stay",
             "elif not any(is_kept(node, options.keep) for node in found.nodes):",
             "else:",
         ),
         Edit("forgotten: x has been replaced", "step.moved.get(found.x, found.x)", "found.x"),
-        Edit("the opset is not raised", "if max(opsets, default=0) > workspace.opset:", "if False:"),
+        Edit("the opset is not raised", "    raise_opset(workspace, needed)", "    pass"),
+        Edit("forgotten: what bars a later opset", "if barred is not None:", "if False:"),
+        Edit("forgotten: what reads a norm from outside stays", "if node in leaving and read:", "if False:"),
+        Edit("what stays means what it does in the new opset", "node.version = workspace.opset", "pass"),
         Edit(
-            "forgotten: what bars a later opset",
-            "if barred is None:\n            return choices\n",
-            "if True:\n            return choices\n",
+            "SiLU goes with the form, whatever form",
+            'return norm if form == "ms-groupnorm" else',
+            "return norm if True else",
         ),
     ),
 ]

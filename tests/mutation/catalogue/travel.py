@@ -93,7 +93,9 @@ MUTANTS = [
         Edit("forgotten: two walks through one node", "if twice is not None:", "if False:"),
         Edit("a plan that costs more", "if not found.pays:", "if False:"),
         Edit(
-            "forgotten: the affine of a fused LayerNormalization", "if virtual(site).anchored:", "if False:"
+            "forgotten: the affine of a fused LayerNormalization",
+            "if self._anchored_stay and virtual(site).anchored:",
+            "if False:",
         ),
         Edit(
             "the range of an edit is not looked at",
