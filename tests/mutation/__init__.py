@@ -3,7 +3,10 @@
 ``python -m tests.mutation`` runs every mutant of ``catalogue/`` in a process of its own, in which one module
 of normfold is imported from changed text. The working tree is never touched.
 
-* The **proof**: the mutant folds models of the generator in ``tests/fuzz`` that call the changed function.
-  Where the independent reference says that the result is wrong, ``fold``'s proof has to reject it.
-* The **tests** of the module, stopped at the first that fails.
+* The **tests**: a survey of the unbroken code knows the lines that each test runs. The mutant is asked of
+  every test that runs the changed lines, until one fails.
+* The **proof**: the survey keeps the models that the tests fold, and makes some of what tests ask of a single
+  node. Of those whose fold runs the changed lines the mutant folds some, first those of the test
+  that failed. Where the references of ``tests/fuzz`` say that the result is wrong, what ``fold`` verifies has
+  to reject it.
 """

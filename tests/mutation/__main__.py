@@ -9,6 +9,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +38,24 @@ def main() -> int:
         path = options.survey or Path(folder) / "survey"
         if not path.exists():
             prepare(path, Path(folder), options.jobs)
-        results = _run_all(chosen, loaded(path), Path(folder), options.jobs)
-        said = unbroken(path, (number for result in results for number in result["on"]), Path(folder))
-        for result in results:
-            if any(said[number] not in ("right", "unsettled") for number in result["on"]):
-                result["proof"] = (
-                    f"says nothing: of the unbroken code too it says what it says ({result['proof']})"
-                )
+        done = json.loads(options.resume.read_text()) if options.resume else []
+        known = {result["name"]: result for result in done}
+        waiting = [mutant for mutant in chosen if mutant.name not in known]
+        for result in _run_all(waiting, loaded(path), Path(folder), options.jobs):
+            known[result["name"]] = result
+            if options.json is not None:
+                options.json.write_text(json.dumps(list(known.values()), indent=1) + "\n")
+        results = [known[mutant.name] for mutant in chosen]
+        judged = {int(number) for r in results for number, what in r["proof"].items() if what != "right"}
+        unsound = {n for n, what in unbroken(path, judged, Path(folder)).items() if what != "right"}
+    for result in results:
+        result["says"] = _said(result["proof"], unsound)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.table is not None:
         options.table.write_text(table(results))
     survivors = [r["name"] for r in results if r["survives"]]
-    missed = [r["name"] for r in results if r["proof"].startswith("missed")]
+    missed = [r["name"] for r in results if r["says"].startswith("missed")]
     print(
         f"{len(results)} mutants, {len(survivors)} of them alive, {len(missed)} missed by the proof, "
         f"{len(stale)} entries out of date"
@@ -64,6 +71,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--only", default="", help="part of the names of the mutants to run")
     parser.add_argument("--again", type=Path, help="only those that are alive in these results (--json)")
+    parser.add_argument(
+        "--resume", type=Path, help="results (--json) of a run on the same code, kept as they are"
+    )
     parser.add_argument("--survey", type=Path, help="file that keeps what is known of the tests between runs")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, help="write the results to this file")
@@ -79,18 +89,17 @@ def _stale(mutant: Mutant) -> str | None:
     return None
 
 
-def _run_all(mutants: list[Mutant], survey: Survey, folder: Path, jobs: int) -> list[dict[str, Any]]:
+def _run_all(mutants: list[Mutant], survey: Survey, folder: Path, jobs: int) -> Iterator[dict[str, Any]]:
     """Each mutant in a child of its own, ``jobs`` at a time."""
-    running: dict[int, tuple[int, Path, float]] = {}
-    results: dict[int, dict[str, Any]] = {}
-    waiting = list(range(len(mutants)))
+    running: dict[int, tuple[Mutant, Path, float]] = {}
+    waiting = list(enumerate(mutants))
     while waiting or running:
         while waiting and len(running) < jobs:
-            number = waiting.pop(0)
+            number, mutant = waiting.pop(0)
             report = folder / f"report_{number}.json"
-            running[_forked(mutants[number], survey, report)] = number, report, time.monotonic()
+            running[_forked(mutant, survey, report)] = mutant, report, time.monotonic()
         time.sleep(0.05)
-        for child, (number, report, begun) in list(running.items()):
+        for child, (mutant, report, begun) in list(running.items()):
             done, _ = os.waitpid(child, os.WNOHANG)
             if not done and time.monotonic() - begun < SECONDS:
                 continue
@@ -98,10 +107,9 @@ def _run_all(mutants: list[Mutant], survey: Survey, folder: Path, jobs: int) -> 
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             del running[child]
-            results[number] = _result(mutants[number], report, time.monotonic() - begun)
-            said = results[number]
-            print(f"{said['proof']:32} {said['tests']:60} {said['name']}", flush=True)
-    return [results[number] for number in sorted(results)]
+            result = _result(mutant, report, time.monotonic() - begun)
+            print(f"{result['tests']:70} {result['name']}", flush=True)
+            yield result
 
 
 def _forked(mutant: Mutant, survey: Survey, report: Path) -> int:
@@ -112,7 +120,7 @@ def _forked(mutant: Mutant, survey: Survey, report: Path) -> int:
 
 
 def _result(mutant: Mutant, report: Path, seconds: float) -> dict[str, Any]:
-    found: dict[str, Any] = {"proof": "did not end", "tests": "did not end", "on": []}
+    found: dict[str, Any] = {"proof": {}, "tests": "did not end"}
     if report.exists():
         found |= json.loads(report.read_text())
     equivalent = mutant.edit.equivalent
@@ -125,6 +133,17 @@ def _result(mutant: Mutant, report: Path, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "survives": survives,
     } | ({"equivalent": equivalent} if equivalent else {})
+
+
+def _said(proof: dict[str, str], unsound: set[int]) -> str:
+    """What the proof says in all, of models of which the judge says of the unbroken code that it is right."""
+    said = Counter(what.partition(":")[0] for number, what in proof.items() if int(number) not in unsound)
+    if said["caught"]:
+        return "caught"
+    for kind in ("missed", "withheld", "caught behind the algebra", "crash", "unsettled"):
+        if said[kind]:
+            return f"{kind} on {said[kind]} of {said.total()}"
+    return f"nothing wrong on {said.total()} models" if said else "no model"
 
 
 def _become(mutant: Mutant, survey: Survey, report: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 
@@ -16,13 +17,16 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             tests = (
                 f"equivalent: {result['equivalent']}" if result.get("equivalent") else _test(result["tests"])
             )
-            lines.append(f"| {_cell(result['what'])} | {_cell(result['proof'])} | {_cell(tests)} |")
+            lines.append(f"| {_cell(result['what'])} | {_cell(result['says'])} | {_cell(tests)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def _test(said: str) -> str:
-    return said if said in ("alive", "did not end") else f"`{said}`"
+    if "::" not in said:
+        return said
+    file, _, test = said.partition("::")
+    return f"`{Path(file).name}::{test}`"
 
 
 def _cell(text: str) -> str:

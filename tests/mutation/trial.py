@@ -22,9 +22,9 @@ OF_THE_TEST, OF_OTHERS = 12, 8
 """Models on which the proof is tried: of the test that fails, and of other tests."""
 _BATCH = 2.0
 """Seconds of tests that are collected together, the first time; each time twice as many."""
+_SLOW = 1.0
 _PATIENCE = 60.0
 """Seconds that a test may take beyond ten times its own."""
-_WORST_FIRST = ("missed", "withheld", "caught behind the algebra", "crash", "unsettled")
 
 
 class _First:
@@ -50,13 +50,12 @@ class _First:
 
 
 def trial(mutant: Mutant, survey: Survey, report: Path) -> None:
-    """Writes ``tests`` and ``proof`` to ``report``, and the numbers of the models that say so.
+    """Writes ``tests`` and ``proof`` to ``report``.
 
     ``tests``: the first test that fails of those that run the changed lines, ``alive``, or ``no test``.
-
-    ``proof``: ``caught`` in float64; ``caught behind the algebra`` by the rest of what ``fold`` verifies;
-    ``withheld`` where it could not be proven, so that it is not written; ``missed``; ``unsettled`` where the
-    answer is right and a second fold changes it; ``crash``; ``nothing wrong on N models``; or ``no model``.
+    ``proof``: by the number of a model ``right``; ``caught`` in float64; ``caught behind the algebra`` by the
+    rest of what ``fold`` verifies; ``withheld`` where it could not be proven, so that it is not written;
+    ``missed``; ``unsettled`` where the answer is right and a second fold changes it; or ``crash``.
     """
     assert not any(name.partition(".")[0] == "normfold" for name in sys.modules)
     Substitute(mutant.module, mutant.source(PACKAGE)).install()
@@ -72,7 +71,7 @@ def trial(mutant: Mutant, survey: Survey, report: Path) -> None:
     settings.load_profile("trial")
     lines = numbered(mutant.path, mutant.lines(PACKAGE))
     tests = _in_order(survey.tests, lines)
-    found: dict[str, Any] = {"tests": "did not end", "asked": len(tests), "proof": "did not end"}
+    found: dict[str, Any] = {"tests": "did not end", "asked": len(tests), "proof": {}}
     report.write_text(json.dumps(found))
     try:
         first = _first_to_fail(tests)
@@ -81,12 +80,12 @@ def trial(mutant: Mutant, survey: Survey, report: Path) -> None:
         first = ""
         found["tests"] = f"import: {type(error).__name__}"
     report.write_text(json.dumps(found))
-    found |= _proof(survey.models, _chosen(survey.models, lines, first))
+    found["proof"] = _proof(survey.models, _chosen(survey.models, lines, first))
     report.write_text(json.dumps(found))
 
 
 def _in_order(tests: Sequence[Asked], lines: Lines) -> list[Asked]:
-    """The tests that run the lines: first of the files that do little else, then the shortest."""
+    """The tests that run the lines: slow ones last, the others first of the files that do little else."""
     files: dict[str, list[Asked]] = {}
     every = Counter(_file(test) for test in tests)
     for test in tests:
@@ -96,7 +95,8 @@ def _in_order(tests: Sequence[Asked], lines: Lines) -> list[Asked]:
     def rank(file: str) -> tuple[float, float]:
         return -round(len(files[file]) / every[file], 1), sum(test.seconds for test in files[file])
 
-    return [test for file in sorted(files, key=rank) for test in files[file]]
+    ordered = [test for file in sorted(files, key=rank) for test in files[file]]
+    return sorted(ordered, key=lambda test: test.seconds > _SLOW)
 
 
 def _file(test: Asked) -> str:
@@ -135,18 +135,14 @@ def _chosen(models: Sequence[Folded], lines: Lines, first: str) -> list[int]:
     return [*own, *itertools.islice((n for row in rows for n in row if n is not None), OF_OTHERS)]
 
 
-def _proof(models: Sequence[Folded], chosen: Sequence[int]) -> dict[str, Any]:
+def _proof(models: Sequence[Folded], chosen: Sequence[int]) -> dict[int, str]:
+    """What the judge says of models, by their numbers, until the proof rejects one."""
     verdict = importlib.import_module("tests.mutation.cases").verdict
     said: dict[int, str] = {}
     for number in chosen:
         what = verdict(models[number])
-        if what is None:
-            continue
-        said[number] = what
+        if what is not None:
+            said[number] = what
         if what == "caught":
-            return {"proof": what, "on": [number]}
-    for kind in _WORST_FIRST:
-        on = [number for number, what in said.items() if what.startswith(kind)]
-        if on:
-            return {"proof": f"{kind} on {len(on)} of {len(said)}", "on": on}
-    return {"proof": f"nothing wrong on {len(said)} models" if said else "no model", "on": []}
+            break
+    return said

@@ -100,3 +100,15 @@ def test_an_affine_that_takes_an_idle_one_over_costs_less(check: Any) -> None:
         check.weights(k=(2,), q=(2,), p=(2,), w=(2,)) | {"nothing": np.zeros((), np.float32)},
     )
     assert check(model).counts["Sub"] == 0
+
+
+def test_a_shift_that_cannot_follow_stays(check: Any) -> None:
+    """On [N, C] scale and shift are two operators; LeakyRelu lets the scale through."""
+    rng = np.random.default_rng(0)
+    model = check.model(
+        """g (float[N, 4] x) => (float[N, 6] y) {
+            c = Gemm (x, w) r = LeakyRelu (c) m = Mul (r, k) a = Add (m, t) y = Sigmoid (a)
+        }""",
+        check.weights(w=(4, 6), t=6) | {"k": rng.uniform(0.5, 2.0, 6).astype(np.float32)},
+    )
+    assert check(model).ops == ["Gemm", "LeakyRelu", "Add", "Sigmoid"]

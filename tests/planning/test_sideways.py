@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 
 HEAD = """c = Conv <pads = [1, 1, 1, 1]> (x, w)
@@ -60,3 +62,23 @@ def test_one_branch_cannot_take_it_for_two_sums(check: Any) -> None:
 def test_where_it_stays(check: Any, body: str, outputs: str) -> None:
     outcome = check(net(check, body, outputs=outputs))
     assert outcome.counts["BatchNormalization"] + outcome.counts["Add"] > body.count("Add")
+
+
+def test_a_branch_that_is_broadcast_over_the_channels_is_passed_over(check: Any) -> None:
+    model = net(check, "e = Conv <pads = [1, 1, 1, 1]> (x, q) t = Sum (n, e, c) y = Sigmoid (t)")
+    one = check.weights(q=(1, 4, 3, 3))["q"]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(one, "q"))
+    assert check(model).counts["BatchNormalization"] == 0
+
+
+def test_a_sum_in_a_body_takes_no_part(check: Any) -> None:
+    """Each branch of the If has a Conv that could take the shift."""
+    branches = (
+        f"{name}_branch = {name} () => (float[N, 4, A, B] {name}_y) {{"
+        f" {name}_c = Conv <pads = [1, 1, 1, 1]> (x, w) {name}_t = Add ({name}_c, n) {name}_y = {op} ({name}_t) }}"
+        for name, op in (("then", "Sigmoid"), ("else", "Tanh"))
+    )
+    model = net(check, f"y = If (p) <{', '.join(branches)}>")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("p", onnx.TensorProto.BOOL, []))
+    outcome = check(model, feeds={"p": np.array(True)})
+    assert outcome.counts["BatchNormalization"] == 1

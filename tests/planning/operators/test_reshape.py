@@ -346,3 +346,12 @@ def test_target_that_the_caller_gives_may_end_in_the_channels(harness: Any) -> N
     constants = {**harness.weights(0, w=(4, 5)), **harness.batchnorm(1, 5)}
     outcome = harness.fold(text, constants, inputs={"target": np.array([-1, 5])})
     outcome.gone(biases=1)
+
+
+def test_axes_that_meet_at_the_back_only(harness: Any) -> None:
+    """[N, 6, H] becomes [a, b, 6, H] with a and b that are known at run time: what is behind them is the same."""
+    text = """g (double[N, 3, L] x, int64[2] ab) => (double[P, Q, 6, H] y) {
+        c = Conv (x, w) s = Shape <start = 2> (c) t = Concat <axis = 0> (ab, six, s)
+        r = Reshape (c, t) y = Mul (r, k) }"""
+    constants = harness.weights(0, w=(6, 3, 1), k=(6, 1)) | {"six": np.array([6])}
+    harness.fold(text, constants, inputs={"ab": np.array([2, 2])}, sizes={"N": 4}).gone()
