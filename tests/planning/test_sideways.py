@@ -73,12 +73,13 @@ def test_a_branch_that_is_broadcast_over_the_channels_is_passed_over(check: Any)
 
 def test_a_sum_in_a_body_takes_no_part(check: Any) -> None:
     """Each branch of the If has a Conv that could take the shift."""
-    branches = (
+    branches = ", ".join(
         f"{name}_branch = {name} () => (float[N, 4, A, B] {name}_y) {{"
-        f" {name}_c = Conv <pads = [1, 1, 1, 1]> (x, w) {name}_t = Add ({name}_c, n) {name}_y = {op} ({name}_t) }}"
+        f" {name}_c = Conv <pads = [1, 1, 1, 1]> (x, w)"
+        f" {name}_t = Add ({name}_c, n) {name}_y = {op} ({name}_t) }}"
         for name, op in (("then", "Sigmoid"), ("else", "Tanh"))
     )
-    model = net(check, f"y = If (p) <{', '.join(branches)}>")
-    model.graph.input.append(onnx.helper.make_tensor_value_info("p", onnx.TensorProto.BOOL, []))
-    outcome = check(model, feeds={"p": np.array(True)})
+    model = net(check, f"y = If (taken) <{branches}>")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("taken", onnx.TensorProto.BOOL, []))
+    outcome = check(model, feeds={"taken": np.array(True)})
     assert outcome.counts["BatchNormalization"] == 1

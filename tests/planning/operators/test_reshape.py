@@ -349,7 +349,7 @@ def test_target_that_the_caller_gives_may_end_in_the_channels(harness: Any) -> N
 
 
 def test_axes_that_meet_at_the_back_only(harness: Any) -> None:
-    """[N, 6, H] becomes [a, b, 6, H] with a and b that are known at run time: what is behind them is the same."""
+    """[N, 6, H] becomes [a, b, 6, H] with a and b that are known at run time only."""
     text = """g (double[N, 3, L] x, int64[2] ab) => (double[P, Q, 6, H] y) {
         c = Conv (x, w) s = Shape <start = 2> (c) t = Concat <axis = 0> (ab, six, s)
         r = Reshape (c, t) y = Mul (r, k) }"""
