@@ -112,6 +112,8 @@ def choose(
         return Choice("layernorm" if _is_slow_layernorm(norm, workspace, opsets.least) else None)
     if norm.kind not in ("groupnorm", "instancenorm") or form == "keep" or (target is None and form is None):
         return Choice(None)
+    if _may_be_layernorm(norm):
+        return Choice(None, "NF403", "without a scale per channel it is a LayerNorm over one axis as well")
     own, passed, unstable = form_of(norm), list[str](), False
     for wanted in _wanted(norm, workspace, target, form, opsets.least):
         barred = wanted.drawback
@@ -142,6 +144,16 @@ def _is_slow_layernorm(norm: Norm, workspace: Workspace, opset: int) -> bool:
         and len(dims) > norm.channel_axis + 1
         and workspace.shapes.dtype(norm.x) == ir.DataType.FLOAT
         and needed_opset(norm, "layernorm", workspace) <= opset
+    )
+
+
+def _may_be_layernorm(norm: Norm) -> bool:
+    """Whether only a scale and shift, which may have gone elsewhere, would tell it from a LayerNorm."""
+    return (
+        norm.kind == "instancenorm"
+        and form_of(norm) == "primitive"
+        and len(norm.axes) == 1
+        and all(bool((array == array[0]).all()) for array in (norm.scale, norm.shift))
     )
 
 

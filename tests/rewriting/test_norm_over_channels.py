@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.helper as oh
@@ -77,3 +79,22 @@ def test_rmsnorm_stays(kind: str) -> None:
     """onnxruntime fuses it as it is."""
     model = rmsnorm((2, 7, 12))[kind]
     assert not fold_model(ir.from_proto(model), FoldOptions(target="ort-cpu")).changed
+
+
+def test_a_layernorm_whose_scale_went_into_a_layer_is_no_instancenorm(check: Any) -> None:
+    """On rank 3 both average over the last axis; a scale per channel tells them apart."""
+    body = """m = ReduceMean (x, last) c = Sub (x, m) q = Mul (c, c) v = ReduceMean (q, last)
+        e = Add (v, eps) d = Sqrt (e) n = Div (c, d)"""
+    constants = check.weights(g=(5,), h=(4, 1), w=(5, 2)) | {
+        "last": np.array([-1]),
+        "eps": np.array(1e-3, np.float32),
+    }
+    options = FoldOptions(target="portable")
+    for tail, expected in (("y = MatMul (n, w)", False), ("s = Mul (n, h) y = MatMul (s, w)", True)):
+        used = {k: v for k, v in constants.items() if k not in "gh" or f", {k})" in tail}
+        text = f"g (float[2, 4, 5] x) => (float[2, 4, 2] y) {{ {body} {tail} }}"
+        folded = fold_model(ir.from_proto(check.model(text, used)), options)
+        assert ("InstanceNormalization" in operators(folded.model)) is expected
+        if not expected:
+            (site,) = (site for site in folded.sites if site.code == "NF403")
+            assert "LayerNorm" in (site.reason or "")
