@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normfold.planning.cost import Elements
+from normfold.affine import Affine
+from normfold.planning.cost import Elements, is_bias
+from normfold.preparation.workspace import Workspace
 
 Dims = tuple[int | str | None, ...]
 SYMBOLS = ("N", "H", "W")
@@ -92,3 +98,22 @@ def test_nothing_is_at_most_anything() -> None:
 def test_sums() -> None:
     total = elements(("N", 4)) + elements(("N", 3)) + elements((2,))
     assert elements(("N", 7)).below(total) and not elements(("N", 9), (1,)).below(total)
+
+
+@pytest.mark.parametrize(
+    ("affine", "expected"),
+    [
+        (Affine.of(1.0, np.array([1.0, 2.0, 3.0]), rank=2), True),
+        (Affine.of(1.0, 2.0, rank=2), True),
+        (Affine.of(1.0, np.array([[1.0], [2.0]]), rank=2), False),
+        (Affine.of(2.0, np.array([1.0, 2.0, 3.0]), rank=2), False),
+    ],
+    ids=["a number for each column", "one number", "a number for each row", "with a scale"],
+)
+def test_what_is_the_bias_of_a_matmul(affine: Affine, expected: bool) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 20]> g (float[2, 4] x) => (float[2, 3] y)
+        <float[4, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}> { y = MatMul (x, w) }"""
+    )
+    working = ir.from_proto(model)
+    assert is_bias(affine, working.graph.outputs[0], Workspace(working)) is expected

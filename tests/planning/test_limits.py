@@ -69,3 +69,21 @@ def test_a_pool_that_rounds_its_size_up_is_no_branch(check: Any) -> None:
         y = Add (a, p)
     }"""
     assert check(check.model(text, check.weights(0, w=(4, 4, 2, 2)))).ops == ["Conv", "AveragePool", "Add"]
+
+
+def test_an_inner_sum_that_is_read_elsewhere_is_not_taken_apart(check: Any) -> None:
+    """The branches lie on both sides of it; its own value has another reader."""
+    text = """g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y, float[1, 4, 6, 6] z) {
+        a = Conv (x, w) h = Tanh (x) t = Add (a, h) b = Conv (x, v) u = Add (t, b)
+        y = Sigmoid (u) z = Sigmoid (t)
+    }"""
+    outcome = check(check.model(text, check.weights(0, w=(4, 4, 1, 1), v=(4, 4, 1, 1))))
+    assert outcome.counts["Conv"] == 2
+
+
+def test_a_sum_of_another_domain_is_no_sum_of_branches(check: Any) -> None:
+    text = """g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) {
+        a = Conv (x, w) b = Conv (x, v) t = custom.Add (a, b) y = Sigmoid (t)
+    }"""
+    model = check.model(text, check.weights(0, w=(4, 4, 1, 1), v=(4, 4, 1, 1)), also=', "custom" : 1')
+    assert not check.fold_only(model).changed

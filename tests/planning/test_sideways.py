@@ -65,10 +65,29 @@ def test_where_it_stays(check: Any, body: str, outputs: str) -> None:
 
 
 def test_a_branch_that_is_broadcast_over_the_channels_is_passed_over(check: Any) -> None:
-    model = net(check, "e = Conv <pads = [1, 1, 1, 1]> (x, q) t = Sum (n, e, c) y = Sigmoid (t)")
-    one = check.weights(q=(1, 4, 3, 3))["q"]
-    model.graph.initializer.append(onnx.numpy_helper.from_array(one, "q"))
-    assert check(model).counts["BatchNormalization"] == 0
+    pool = "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>"
+    model = check.model(
+        f"""g (float[N, 4, H, W] x) => (float[N, 4, A, B] y) {{
+            z = Sigmoid (x) a = Conv (z, u) p = {pool} (a) n = BatchNormalization (p, s, b, m, v)
+            e = Conv (x, q) c = Conv (x, w) t = Sum (n, e, c) y = Sigmoid (t)
+        }}""",
+        check.weights(u=(4, 4, 1, 1), w=(4, 4, 1, 1), q=(1, 4, 1, 1)) | check.batchnorm(4),
+    )
+    check(model).gone("Sigmoid", "Conv", "AveragePool", "Conv", "Conv", "Sum", "Sigmoid")
+
+
+def test_one_layer_cannot_take_the_scale_and_then_the_shift(check: Any) -> None:
+    """Two parts of one Conv: the scale goes back to it by the one, the shift of the sum by the other."""
+    pool = "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>"
+    model = check.model(
+        f"""g (float[N, 4, H, W] x) => (float[N, 4, A, B] y) {{
+            c = Conv (x, w) k, o = Split <axis = 1, num_outputs = 2> (c)
+            p = {pool} (k) n = BatchNormalization (p, s, b, m, v) t = Add (n, o) y = Sigmoid (t)
+        }}""",
+        check.weights(w=(8, 4, 1, 1)) | check.batchnorm(4),
+    )
+    outcome = check(model)
+    assert outcome.counts["BatchNormalization"] + outcome.counts["Add"] == 2
 
 
 def test_a_sum_in_a_body_takes_no_part(check: Any) -> None:

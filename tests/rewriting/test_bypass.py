@@ -69,3 +69,15 @@ def test_a_dropout_in_training_is_no_identity(check: Any, training: bool) -> Non
 def test_a_dropout_whose_mask_is_read_stays(check: Any) -> None:
     ops = ops_behind(check, "d, mask = Dropout (c)", ", bool[1, 4, 6, 6] mask")
     assert ops == ["Conv", "Dropout", "Sigmoid"]
+
+
+def test_sizes_that_are_not_known_are_not_equal(check: Any) -> None:
+    model = check.model(
+        """g (float[1, 4, 6, 6] x, int64[4] to, int64[4] back) => (float[A, B, C, D] y) {
+            c = Conv (x, w) n = BatchNormalization (c, s, b, m, v)
+            r = Reshape (n, to) h = Sigmoid (r) q = Reshape (h, back) y = Tanh (q)
+        }""",
+        check.weights(w=(4, 4, 1, 1)) | check.batchnorm(4),
+    )
+    feeds = {"to": np.array([1, 4, 36, 1]), "back": np.array([1, 4, 6, 6])}
+    assert check(model, feeds=feeds).counts["Reshape"] == 2
