@@ -132,7 +132,8 @@ def choose(ranked: Sequence[BatchHypothesis], stated: float) -> BatchHypothesis 
         ranked: the likeliest first.
         stated: weight of the new batch that the file states.
     """
-    short = _first(h for h in ranked if h.is_short and h.misfit < _HONEST_FIT and h.worst < _WORST_FIT)
+    shorts = [h for h in ranked if h.is_short and h.misfit < _TINY_FIT and h.worst < _WORST_FIT]
+    short = _first(h for h in shorts if h.misfit < _HONEST_FIT)
     tiny = _first(h for h in ranked if h.is_tiny and h.misfit < _TINY_FIT)
     honest = _first(
         h for h in ranked if not (h.is_short or h.is_tiny) and h.misfit < _HONEST_FIT and h.worst < _WORST_FIT
@@ -142,10 +143,10 @@ def choose(ranked: Sequence[BatchHypothesis], stated: float) -> BatchHypothesis 
     if (
         tiny is not None
         and (honest is None or tiny.likelihood > honest.likelihood)
-        and (short is None or tiny.likelihood > short.likelihood + _CLEARLY_LIKELIER)
+        and (not shorts or tiny.likelihood > shorts[0].likelihood + _CLEARLY_LIKELIER)
     ):
         return tiny
-    return honest or short
+    return honest or short or (_first(shorts) if tiny is not None else None)
 
 
 def _first(hypotheses: Iterable[BatchHypothesis]) -> BatchHypothesis | None:

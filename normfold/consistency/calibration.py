@@ -323,8 +323,7 @@ def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -
                 Finding(
                     "NF352",
                     "warn",
-                    f"the running statistics are not the cause, so estimating them again does not "
-                    f"repair the model: "
+                    "the running statistics are not the cause, and new ones do not remove it: "
                     f"{cause.message}",
                     cause.site,
                 )

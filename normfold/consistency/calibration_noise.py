@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,15 +18,16 @@ import onnx_ir as ir
 from normfold.affine import Array64
 from normfold.consistency.causes import Compared, compare
 from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, Departure, images_behind
+from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import Measured, measure_layers
-from normfold.consistency.statistics import Batch, image_count, rebatched
+from normfold.consistency.statistics import Batch, ChannelMoments, image_count, rebatched
 from normfold.consistency.training import running_layers
 
 _REPLICATES = 10
 _TOLERANCE = 2.0
 """Over the worst replicate: they are few, and drawn from few images."""
 
-_MOST_Z, _MOST_LOG_RATIO = 3.0, float(np.log(100.0))
+_MOST_Z, _MOST_LOG_RATIO = 1.0, float(np.log(10.0))
 """A channel counts no further than this, so that one that few images reach does not outweigh the others."""
 
 
@@ -110,15 +112,26 @@ def _calibrated(measured: Measured, images: Batch) -> ir.Model:
 
 
 def _size(c: Compared) -> tuple[float, ...]:
-    return (*_departure_size(c.deployment), *_departure_size(c.training))
+    return (
+        *_departure_size(c.deployment, _varying(c.data.layer, c.data.deployment)),
+        *_departure_size(c.training, _varying(c.data.layer, c.data.training)),
+    )
 
 
-def _departure_size(found: Departure) -> tuple[float, float]:
-    return _rms(found.z, _MOST_Z), _rms(found.log_variance_ratio, _MOST_LOG_RATIO)
+def _varying(layer: NormLayer, moments: ChannelMoments) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Channels that vary more than epsilon lets show, in the data or by the statistics.
+
+    Another is a constant, which an image that is not among these may have moved: nothing tells by how much.
+    """
+    return np.maximum(layer.var, moments.variance) > layer.epsilon
+
+
+def _departure_size(found: Departure, channels: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
+    return _rms(found.z[channels], _MOST_Z), _rms(found.log_variance_ratio[channels], _MOST_LOG_RATIO)
 
 
 def _rms(values: Array64, most: float) -> float:
-    return float(np.sqrt(np.square(np.clip(values, -most, most)).mean()))
+    return float(np.sqrt(np.square(np.clip(values, -most, most)).mean())) if values.size else 0.0
 
 
 def _larger(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:

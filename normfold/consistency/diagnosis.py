@@ -177,6 +177,8 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
     chosen = batch_noise.choose(batch_noise.rank(layers, simulations), batch_noise.stated_weight(layers))
     if chosen is None:
         return None
+    if not chosen.is_short and (stated := _stated_momentum(compared)) is not None:
+        return Diagnosis([stated])
     first = next(c for c in compared if c.departs)
     evidence = {
         "batch_size": float(chosen.batch_size),

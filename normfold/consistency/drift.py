@@ -170,7 +170,7 @@ def data_findings(
         except EvaluationFailed as error:
             report.findings.append(Finding("NF353", "info", f"training mode was not measured: {error}"))
         else:
-            report.findings += _of_gap(report.gap, bool(report.first))
+            report.findings += _of_gap(report.gap, any(f.severity == "error" for f in report.findings))
     return report
 
 
@@ -273,7 +273,7 @@ def _factor(found: Departure) -> float:
     return math.exp(min(found.log_variance_rms, 700.0))
 
 
-def _of_gap(gap: TrainEvalGap, departs: bool) -> list[Finding]:
+def _of_gap(gap: TrainEvalGap, unexplained: bool) -> list[Finding]:
     findings = []
     if gap.gaps:
         largest = max(g.batch_size for g in gap.gaps)
@@ -284,7 +284,7 @@ def _of_gap(gap: TrainEvalGap, departs: bool) -> list[Finding]:
             findings.append(
                 Finding(
                     "NF350",
-                    "warn" if departs else "info",
+                    "warn" if unexplained else "info",
                     f"with the statistics of {largest} images output '{worst.output}' moves by "
                     f"{worst.relative:.2g} "
                     f"of its standard deviation{flips}{begin}",

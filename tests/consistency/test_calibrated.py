@@ -140,3 +140,14 @@ def test_noise_is_of_the_recorded_images(recorded: int | None, counted: int) -> 
     moments.add(np.random.default_rng(0).normal(size=(50, layer.channels, 4)), 50)
     expected = np.sqrt(moments.between * (1 / 50 + 1 / counted) / (layer.var + layer.epsilon))
     np.testing.assert_allclose(departure(moments, layer).z_noise, expected)
+
+
+def test_gap_that_noise_explains_is_a_remark() -> None:
+    """Training mode differs much on few images; that warns only where a departure is an error."""
+    found = []
+    for seed in range(5):
+        model = calibrate(table_model(seed=seed), [{"x": rows(64, seed)}], diagnosis=False).model
+        report = data_findings(model, [{"x": rows(64, 1000 + seed)}])
+        found += [(f.code, f.severity) for f in report.findings if f.code == "NF350"]
+        assert worse_than_info(report) == []
+    assert found

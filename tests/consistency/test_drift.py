@@ -108,6 +108,15 @@ def test_momentum_that_the_file_states() -> None:
     assert cause.code == "NF343" and cause.evidence["momentum"] == pytest.approx(0.9)
 
 
+def test_stated_momentum_where_tiny_batches_scatter_alike() -> None:
+    """65 images: those of batches of four as well."""
+    model = lenet()
+    running(model, IMAGES[:225], 64, 0.99, 3)
+    for layer in batchnorm_layers(model):
+        layer.node.attributes["momentum"] = ir.AttrFloat32("momentum", 0.01)
+    assert codes(judge(model, IMAGES[225:])) == {"NF343"}
+
+
 def test_stated_momentum_alone_is_no_finding() -> None:
     """Converters copy the number from frameworks where it means the opposite."""
     model = lenet()
