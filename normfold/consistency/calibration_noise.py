@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.consistency.causes import Compared, compare
-from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, Departure, images_behind
+from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, images_behind
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import Measured, measure_layers
 from normfold.consistency.statistics import Batch, ChannelMoments, image_count, rebatched
@@ -44,7 +44,7 @@ def explained_by_calibration(measured: Measured, compared: Sequence[Compared], d
     if images is None or len(counts) < sum(c.departs for c in compared):
         return None
     rng = np.random.default_rng(0)
-    limits: list[tuple[float, ...]] = []
+    limits: list[tuple[float, float]] = []
     for _ in range(_REPLICATES):
         if limits and time.monotonic() > deadline:
             break
@@ -65,11 +65,11 @@ def explained_by_calibration(measured: Measured, compared: Sequence[Compared], d
     for c, limit in zip(compared, limits, strict=True):
         allowed = [
             max(_TOLERANCE * most, least)
-            for most, least in zip(limit, 2 * (LEAST_Z, LEAST_LOG_RATIO), strict=True)
+            for most, least in zip(limit, (LEAST_Z, LEAST_LOG_RATIO), strict=True)
         ]
         if c.departs and any(not own <= most for own, most in zip(_size(c), allowed, strict=True)):
             return None
-    return f"calibration on {min(counts)} images scatters as much, tried on these"
+    return f"calibration on {min(counts)} images leaves its statistics as far off, tried on these"
 
 
 def _joined(samples: Sequence[Batch]) -> Batch | None:
@@ -111,11 +111,13 @@ def _calibrated(measured: Measured, images: Batch) -> ir.Model:
     return copy
 
 
-def _size(c: Compared) -> tuple[float, ...]:
-    return (
-        *_departure_size(c.deployment, _varying(c.data.layer, c.data.deployment)),
-        *_departure_size(c.training, _varying(c.data.layer, c.data.training)),
+def _size(c: Compared) -> tuple[float, float]:
+    """How far the layer's own statistics are off: in deployment those of the layers above show too."""
+    found, moments = (
+        (c.training, c.data.training) if c.judged_in_training else (c.deployment, c.data.deployment)
     )
+    channels = _varying(c.data.layer, moments)
+    return _rms(found.z[channels], _MOST_Z), _rms(found.log_variance_ratio[channels], _MOST_LOG_RATIO)
 
 
 def _varying(layer: NormLayer, moments: ChannelMoments) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -126,13 +128,9 @@ def _varying(layer: NormLayer, moments: ChannelMoments) -> np.ndarray[Any, np.dt
     return np.maximum(layer.var, moments.variance) > layer.epsilon
 
 
-def _departure_size(found: Departure, channels: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
-    return _rms(found.z[channels], _MOST_Z), _rms(found.log_variance_ratio[channels], _MOST_LOG_RATIO)
-
-
 def _rms(values: Array64, most: float) -> float:
     return float(np.sqrt(np.square(np.clip(values, -most, most)).mean())) if values.size else 0.0
 
 
-def _larger(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(max(pair) for pair in zip(one, other, strict=True))
+def _larger(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return max(one[0], other[0]), max(one[1], other[1])
