@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements, is_bias
+from normfold.planning.cost import Elements, fits_batchnorm, is_bias
 from normfold.preparation.workspace import Workspace
 
 Dims = tuple[int | str | None, ...]
@@ -117,3 +117,9 @@ def test_what_is_the_bias_of_a_matmul(affine: Affine, expected: bool) -> None:
     )
     working = ir.from_proto(model)
     assert is_bias(affine, working.graph.outputs[0], Workspace(working)) is expected
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_batchnorm_that_varies_over_the_positions_is_none_any_more(axis: int) -> None:
+    affine = Affine.on_axis(np.array([1.0, 2.0]), np.array([3.0, 4.0]), axis=axis, rank=4)
+    assert fits_batchnorm(affine, from_batchnorm=True) is (axis == 1)

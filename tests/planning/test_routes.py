@@ -112,3 +112,19 @@ def test_a_shift_that_cannot_follow_stays(check: Any) -> None:
         check.weights(w=(4, 6), t=6) | {"k": rng.uniform(0.5, 2.0, 6).astype(np.float32)},
     )
     assert check(model).ops == ["Gemm", "LeakyRelu", "Add", "Sigmoid"]
+
+
+def test_scale_backward_and_shift_forward(check: Any) -> None:
+    """LeakyRelu lets the scale through, the sum the shift."""
+    model = check.model(
+        """g (float[N, 4, H, W] x) => (float[N, 4, H, W] y) {
+            c = Conv (x, w) r = LeakyRelu (c) n = BatchNormalization (r, s, b, m, v)
+            d = Tanh (x) t = Add (n, d) y = Conv (t, u)
+        }""",
+        check.weights(w=(4, 4, 1, 1), u=(4, 4, 1, 1)) | check.batchnorm(4),
+    )
+    for tensor in model.graph.initializer:
+        if tensor.name == "s":
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.abs(array), "s"))
+    check(model).gone("Conv", "LeakyRelu", "Tanh", "Add", "Conv")

@@ -102,3 +102,16 @@ def test_a_sum_in_a_body_takes_no_part(check: Any) -> None:
     model.graph.input.append(onnx.helper.make_tensor_value_info("taken", onnx.TensorProto.BOOL, []))
     outcome = check(model, feeds={"taken": np.array(True)})
     assert outcome.counts["BatchNormalization"] == 1
+
+
+def test_through_a_sum_whose_value_changes_its_name(check: Any) -> None:
+    """No branches of one input, which would merge: r lacks the shift of n, and is not r any more."""
+    pool = "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>"
+    model = check.model(
+        f"""g (float[N, 4, H, W] x) => (float[N, 4, A, B] y) {{
+            z = Sigmoid (x) a = Conv (z, u) p = {pool} (a) n = BatchNormalization (p, s, b, m, v)
+            d = Tanh (x) r = Sub (d, n) c = Conv (x, w) t = Sub (c, r) y = Sigmoid (t)
+        }}""",
+        check.weights(u=(4, 4, 1, 1), w=(4, 4, 1, 1)) | check.batchnorm(4),
+    )
+    check(model).gone("Sigmoid", "Conv", "AveragePool", "Tanh", "Sub", "Conv", "Sub", "Sigmoid")

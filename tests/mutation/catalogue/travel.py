@@ -28,7 +28,12 @@ MUTANTS = [
         ),
         Edit("forgotten: a graph output", "if value.is_graph_output():", "if False:"),
         Edit("forgotten: a reader that is no sum", "if not is_sum(use.node):", "if False:"),
-        Edit("forgotten: a sum that reads it twice", "or use.node in way.crossings:", "or False:"),
+        Edit(
+            "forgotten: a sum that reads it twice",
+            "or use.node in way.crossings:",
+            "or False:",
+            equivalent="the other operand is asked twice then, which bars the route with another reason",
+        ),
         Edit("forgotten: a sum in a body", "if use.node.graph is not value.graph or", "if"),
         Edit(
             "forgotten: an operand that is broadcast",
