@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements, charge_edit
+from normfold.planning.cost import Elements, charge_edit, is_bias
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.plan import Walk
 from normfold.planning.ranges import check_ranges
@@ -55,12 +55,18 @@ def find_norm_release(
             charge_edit(price, reader, crossing, workspace)
     except Refused:
         return None
-    if price.number != 0:
+    # Any other affine that stays would only hold it, and may give it back.
+    if price.number != 0 or not all(_is_bias(*item, workspace) for item in way.composed.items()):
         return None
     constants = {
         slot: _filled(view, slot, value) for slot, value in ((_SCALE, 1.0), (_SHIFT, 0.0)) if view.has(slot)
     }
     return NormRelease(node, Crossing(constants=constants), way)
+
+
+def _is_bias(node: ir.Node, affine: Affine, workspace: Workspace) -> bool:
+    x = node.inputs[0]
+    return x is not None and is_bias(affine, x, workspace)
 
 
 def _affine_of(view: NodeView) -> Affine | None:

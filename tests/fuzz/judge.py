@@ -193,7 +193,9 @@ def _is_rounded_once(folded: Folded, proto: onnx.ModelProto) -> None:
     stored = {t.name: t for graph in graphs_of(proto.graph) for t in graph.initializer}
     for name, compute in folded.exact.items():
         array, exact = onnx.numpy_helper.to_array(stored[name]), compute()
-        if array.shape != exact.shape or not np.array_equal(array, nearest(exact, array.dtype)):
+        if array.shape != exact.shape or not np.array_equal(
+            array, nearest(exact, array.dtype), equal_nan=True
+        ):
             raise Wrong(f"{name!r} is not its float64 value rounded once")
 
 

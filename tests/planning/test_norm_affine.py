@@ -67,6 +67,15 @@ def test_a_bias_that_another_normalisation_takes_out_is_not_left_behind(check: A
     assert len(conv.input) == 2
 
 
+def test_they_are_not_given_to_an_affine_that_stays(check: Any) -> None:
+    """It varies over space, where the normalisation has no parameters, and would give its shift back."""
+    model = net(check, INSTANCE, "y = Mul (n, k)")
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(check.weights(k=(4, 6, 6))["k"], "k"),
+    )
+    assert not check(model, ASKED).folded.changed
+
+
 def test_mul_and_add_of_a_form_stay_if_they_cannot_leave() -> None:
     options = FoldOptions(fold_norm_affine=True, target="openvino")
     folded = fold_model(ir.from_proto(source("handwritten", (2, 12, 4, 5), 3)), options)
