@@ -15,3 +15,10 @@ class Refused(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+    def again(self) -> Refused:
+        """The same refusal, to be raised where this one is at hand.
+
+        A frame that holds what it raises is a cycle, and with it all that the frame has computed.
+        """
+        return Refused(self.code, self.detail)

@@ -309,7 +309,7 @@ class _Folder:
                     raise Refused("NF105", f"{site.outputs[0].name!r} is a graph output")
                 return planner.plan(site)
             except Refused as caught:
-                refusal = caught
+                refusal = caught.again()
         self.ledger.refused(site, refusal)
         return None
 

@@ -38,10 +38,12 @@ def find_dead_bias(node: ir.Node, workspace: Workspace, table: Mapping[str, Oper
     if not values.any():
         return None
     try:
-        walk = walk_forward(
-            node.outputs[0], Affine.on_axis(1.0, values, axis=axis, rank=len(dims)), workspace, table
+        return walk_forward(
+            node.outputs[0],
+            Affine.on_axis(1.0, values, axis=axis, rank=len(dims)),
+            workspace,
+            table,
+            edits=False,
         )
     except Refused:
         return None
-    edits = walk.composed or any(crossing.edits_node for crossing in walk.crossings.values())
-    return None if edits else walk

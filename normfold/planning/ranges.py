@@ -28,8 +28,8 @@ def check_ranges(node: NodeView, crossing: Crossing) -> None:
     for slot, constant in crossing.constants.items():
         if constant.dtype not in FLOAT_TYPES:
             continue
-        is_finite, peak = _extent(constant)
-        if not is_finite:
+        peak = _peak(constant)
+        if not math.isfinite(peak):
             raise Refused("NF108", f"a constant of {node.op_type} {node.name!r} would not be finite")
         largest, smallest_normal = limits(constant.dtype)
         if peak > largest:
@@ -42,25 +42,19 @@ def check_ranges(node: NodeView, crossing: Crossing) -> None:
             _check_subnormal(node, before, constant, smallest_normal)
 
 
-def _extent(constant: Constant64) -> tuple[bool, float]:
-    """Whether all values are finite, and the largest magnitude."""
-    is_finite, peak = True, 0.0
-    for block in constant.blocks():
-        if block.size:
-            low, high = float(block.min()), float(block.max())
-            # A NaN anywhere makes both of them NaN.
-            is_finite = is_finite and math.isfinite(low) and math.isfinite(high)
-            peak = max(peak, -low, high)
-    return is_finite, peak
+def _peak(constant: Constant64) -> float:
+    """The largest magnitude; NaN if a value is."""
+    peaks = [max(-block.min(initial=0.0), block.max(initial=0.0)) for block in constant.blocks()]
+    return float(np.max(peaks))
 
 
 def _sizes(constant: Constant64) -> tuple[Array64, Array64]:
     """Largest magnitude of each channel on axis 0 and on axis 1."""
     rows, columns = [], np.zeros(constant.shape[1])
     for block in constant.blocks():
-        sizes = np.abs(block)
-        rows.append(sizes.max(axis=tuple(range(1, sizes.ndim)), initial=0.0))
-        columns = np.maximum(columns, sizes.max(axis=(0, *range(2, sizes.ndim)), initial=0.0))
+        sizes = np.abs(block).reshape(*block.shape[:2], -1).max(axis=2, initial=0.0)
+        rows.append(sizes.max(axis=1, initial=0.0))
+        columns = np.maximum(columns, sizes.max(axis=0, initial=0.0))
     return np.concatenate(rows), columns
 
 

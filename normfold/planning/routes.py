@@ -98,8 +98,7 @@ class Planner:
                 plan = self._follow(site, route)
                 self._check(plan)
             except Refused as refusal:
-                # Its frames hold this list: a cycle, while the collector is paused.
-                refusals.append(refusal.with_traceback(None))
+                refusals.append(refusal.again())
                 continue
             found = _Candidate(plan, self._cost_after(plan), self._plus_composed(before, plan))
             if not found.pays:
@@ -110,7 +109,7 @@ class Planner:
                 best = found
         if best is not None:
             return best.plan
-        raise _most_specific(refusals, dear)
+        raise _most_specific(refusals, dear).again()
 
     def _routes(self, site: ir.Node, refusals: list[Refused]) -> Iterator[Route]:
         """Ways to try, the cheapest first: without anything left over, then with deposits on the way."""
@@ -122,7 +121,7 @@ class Planner:
                 early = self._early_shift(site, affine)
             except Refused as refusal:
                 if self._could_go_apart(site, affine):
-                    refusals.append(refusal)
+                    refusals.append(refusal.again())
         scale, shift = affine.only_scale(), affine.only_shift()
         for deposit in (False, True):
             yield Route(affine, None, None, deposit)

@@ -78,10 +78,10 @@ def walk_backward(
 
     def refuse(values: Iterable[ir.Value], refusal: Refused) -> None:
         if not deposit:
-            raise refusal
+            raise refusal.again()
         for target in values:
             if target is value:
-                raise refusal
+                raise refusal.again()
             for wanted, uses in grouped(asked.pop(target)):
                 walk.deposits.append(Deposit(target, uses, wanted))
 
@@ -127,9 +127,18 @@ def walk_backward(
 
 
 def walk_forward(
-    value: ir.Value, affine: Affine, workspace: Workspace, table: Table, *, deposit: bool = False
+    value: ir.Value,
+    affine: Affine,
+    workspace: Workspace,
+    table: Table,
+    *,
+    deposit: bool = False,
+    edits: bool = True,
 ) -> Walk:
     """Let every reader of ``value`` take ``affine`` over, so that it is no longer applied in front of them.
+
+    With ``deposit``, a part that nothing takes stays where it was refused. Without ``edits``, nothing on the
+    way may change for it.
 
     Raises:
         Refused: where a reader cannot absorb it exactly.
@@ -162,7 +171,7 @@ def walk_forward(
 
     def refuse(source: ir.Value, uses: tuple[Use, ...], brought: Affine, refusal: Refused) -> None:
         if not deposit or source is value:
-            raise refusal
+            raise refusal.again()
         walk.deposits.append(Deposit(source, uses, brought))
 
     give(value, affine)
@@ -172,11 +181,13 @@ def walk_forward(
         try:
             if len(walk.crossings) > _LONGEST_WALK:
                 raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
-            if is_virtual(node):
+            if is_virtual(node) and edits:
                 walk.composed[node] = _compose(slots[0], virtual(node).affine)
                 continue
             view = NodeView(node, workspace)
             crossing = _entry(view, table).forward(view, slots)
+            if crossing.edits_node and not edits:
+                raise Refused("NF118", f"{node.op_type} {view.name!r} would have to change")
             outputs = {node.outputs[i]: a for i, a in crossing.affines.items() if not a.is_identity}
             sources = [v for slot in slots if (v := node.inputs[slot]) is not None]
             if deposit and outputs and _enlarges(list(outputs), sources, workspace):

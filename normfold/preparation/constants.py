@@ -25,6 +25,9 @@ from normfold.preparation.shapes import Dims, tensor_dims
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
+# Elements of a constant that is kept in float64 whatever becomes of it: a model may have any number of larger
+# ones.
+_KEPT_IN_FLOAT64 = 1 << 10
 # Elements: of one result that is kept, and of all that are.
 _KEPT_IN_MEMORY = 1 << 16
 _MOST_CACHED = 1 << 22
@@ -89,9 +92,14 @@ class Constant64:
             lambda part: tensor.numpy()[part].astype(np.float64),
         )
 
+    @classmethod
+    def later(cls, shape: tuple[int, ...], dtype: ir.DataType, compute: Callable[[], Array64]) -> Constant64:
+        """A small constant that takes long to compute: done when it is first asked for, and kept."""
+        return cls(shape, dtype, _Once(compute))
+
     def map(self, function: Callable[[Array64], Array64], shape: tuple[int, ...] | None = None) -> Constant64:
         """The constant that ``function`` makes of it, evaluated late unless small."""
-        if math.prod(self.shape) <= _KEPT_IN_MEMORY:
+        if math.prod(self.shape) <= _KEPT_IN_FLOAT64:
             return Constant64.of(function(self.compute()), self.dtype)
         compute = self.compute
         return Constant64(self.shape if shape is None else shape, self.dtype, lambda: function(compute()))
@@ -99,7 +107,7 @@ class Constant64:
     def scaled(self, factor: Array64) -> Constant64:
         """Times ``factor``, which broadcasts to the shape. Row by row, if this constant is."""
         late, rows = self.map(lambda values: values * factor), self.rows
-        if rows is None or math.prod(self.shape) <= _KEPT_IN_MEMORY:
+        if rows is None or math.prod(self.shape) <= _KEPT_IN_FLOAT64:
             return late
         aligned = factor.reshape((1,) * (len(self.shape) - factor.ndim) + factor.shape)
         return dataclasses.replace(
@@ -112,11 +120,43 @@ class Constant64:
             yield self.compute()
             return
         step = max(1, _BLOCK // math.prod(self.shape[1:]))
-        for start in range(0, self.shape[0], step):
+        for start in range(0, max(self.shape[0], 1), step):
             yield self.rows(slice(start, start + step))
+
+    def rowwise(self, function: Callable[[Array64, slice], Array64]) -> Array64:
+        """What ``function`` makes of blocks of rows and their places on axis 0, joined on axis 0."""
+        parts, start = [], 0
+        for block in self.blocks():
+            parts.append(function(block, slice(start, start + len(block))))
+            start += len(block)
+        return np.concatenate(parts)
+
+    def contracted(self, factor: Array64, axis: int) -> Array64:
+        """``(values · factor).sum(axis)``; ``factor``, shape [length of the axis], lies on it."""
+        laid = factor.reshape([-1 if i == axis else 1 for i in range(len(self.shape))])
+        if axis:
+            return self.rowwise(lambda block, _: (block * laid).sum(axis))
+        total, start = np.zeros(self.shape[1:]), 0
+        for block in self.blocks():
+            total = total + (block * laid[start : start + len(block)]).sum(0)
+            start += len(block)
+        return total
 
     def rounded(self) -> np.ndarray[Any, Any]:
         return round_once(self.compute(), self.dtype)
+
+
+class _Once:
+    """Calls a function once. What it needed is let go of then."""
+
+    def __init__(self, function: Callable[[], Array64]) -> None:
+        self._function: Callable[[], Array64] | None = function
+        self._result = np.empty(0)
+
+    def __call__(self) -> Array64:
+        if self._function is not None:
+            self._result, self._function = self._function(), None
+        return self._result
 
 
 def round_once(values: Array64, dtype: ir.DataType) -> np.ndarray[Any, Any]:
@@ -435,7 +475,7 @@ class Constants:
         if array is None or array.dtype != np.float64:
             return None
         dims = array.shape
-        if array.size <= _KEPT_IN_MEMORY:
+        if array.size <= _KEPT_IN_FLOAT64:
             return Constant64.of(array, dtype)
         tasks = self._tasks(value, False)
         return Constant64(dims, dtype, lambda: self._run(tasks))

@@ -58,7 +58,7 @@ def find_chains(graph: ir.Graph, workspace: Workspace, idioms: Idioms) -> Iterat
         try:
             link = _read(node, workspace)
         except Refused as refusal:
-            unreadable.append(Unreadable(node, refusal))
+            unreadable.append(Unreadable(node, refusal.again()))
             continue
         if link is not None:
             links[node.outputs[0]] = (node, *link)

@@ -123,19 +123,22 @@ def _linear(value: ir.Value, subject: Subject, ask: _Ask) -> Moments | None:
     x = None if linear is None else ask(linear.x)
     if linear is None or x is None:
         return None
-    outputs, inputs, _ = linear.weight.shape
+    outputs, inputs, taps = linear.weight.shape
     if x.mean.size != inputs * linear.groups or outputs % linear.groups:
         return None
-    sums, squares = np.empty((outputs, inputs)), np.empty((outputs, inputs))
-    for start in range(0, outputs, _ROWS):
-        rows = linear.weight[start : start + _ROWS].astype(np.float64)
-        sums[start : start + _ROWS] = rows.sum(axis=2)
-        squares[start : start + _ROWS] = (rows * rows).sum(axis=2)
-    per = (linear.groups, outputs // linear.groups, inputs)
-    split = (linear.groups, inputs)
-    mean = np.einsum("goi,gi->go", sums.reshape(per), x.mean.reshape(split)).reshape(-1)
-    var = np.einsum("goi,gi->go", squares.reshape(per), x.var.reshape(split)).reshape(-1)
-    return Moments(mean + linear.bias, var)
+    # [G, O/G, Cin/G · taps] times [G, Cin/G · taps, 1]
+    weight = linear.weight.reshape(linear.groups, outputs // linear.groups, inputs * taps)
+    means = np.repeat(x.mean, taps).reshape(linear.groups, -1, 1)
+    variances = np.repeat(x.var, taps).reshape(linear.groups, -1, 1)
+    mean, var = np.empty((*weight.shape[:2], 1)), np.empty((*weight.shape[:2], 1))
+    step = max(1, _ROWS // weight.shape[1])
+    for group in range(0, linear.groups, step):
+        for row in range(0, weight.shape[1], _ROWS):
+            part = slice(group, group + step), slice(row, row + _ROWS)
+            block = weight[part].astype(np.float64)
+            mean[part] = block @ means[part[0]]
+            var[part] = (block * block) @ variances[part[0]]
+    return Moments(mean.reshape(-1) + linear.bias, var.reshape(-1))
 
 
 def _flatten(node: ir.Node, value: ir.Value, subject: Subject, ask: _Ask) -> Moments | None:

@@ -12,7 +12,7 @@ zeros stay zeros, the sum is over the taps k that read real elements: no bias, b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -61,19 +61,25 @@ class Conv(Operator):
         taps = per_output(shift, groups, out_channels)
         kernel = weight.shape[2:]
         if never_reads_padding(node, kernel):
-            added = weight.map(
-                lambda w: (w.reshape(out_channels, per_group, -1).sum(2) * taps).sum(1), (out_channels,)
-            )
-            constants[2] = add_bias(node, added)
+
+            def added() -> Array64:
+                return weight.rowwise(
+                    lambda w, rows: (w.reshape(len(w), per_group, -1).sum(2) * taps[rows]).sum(1)
+                )
+
+            constants[2] = add_bias(node, added, out_channels)
             return Crossing(constants=constants)
         tables = inside(node, kernel)
-        per_tap = np.einsum("oc...,oc->o...", weight.compute(), taps)
+        per_tap = weight.rowwise(lambda w, rows: np.einsum("oc...,oc->o...", w, taps[rows]))
         left = Affine.of(1.0, summed_over_taps(per_tap, tables), rank=affine.rank)
         return Crossing(constants=constants, affines={0: left})
 
 
 def per_output(values: Array64, groups: int, out_channels: int) -> Array64:
-    """[Cin] → [O, Cin/G]: what each output channel's own group reads."""
+    """[Cin] → [O, Cin/G]: what each output channel's own group reads. Of one group a view: it is as large as
+    a 1×1 weight."""
+    if groups == 1:
+        return np.broadcast_to(values, (out_channels, len(values)))
     return np.repeat(values.reshape(groups, -1), out_channels // groups, axis=0)
 
 
@@ -86,13 +92,13 @@ def ask_bias(node: NodeView, request: Request, scale: Array64, shift: Array64) -
         request.constants[2] = Constant64.of(shift, request.dtype)
 
 
-def add_bias(node: NodeView, added: Constant64) -> Constant64:
-    """The node's bias (slot 2, shape [O]) plus ``added``."""
+def add_bias(node: NodeView, added: Callable[[], Array64], channels: int) -> Constant64:
+    """The node's bias (slot 2, shape [O]) plus ``added``, which is asked for when the sum is."""
     if not node.has(2):
-        return Constant64.of(added.compute(), added.dtype)
-    extra, bias = added.compute(), node.weight(2, "bias")
-    _require_one_each(bias.shape, len(extra), node)
-    return bias.map(lambda b: b + extra)
+        return Constant64.later((channels,), node.weight(1).dtype, added)
+    bias = node.weight(2, "bias")
+    _require_one_each(bias.shape, channels, node)
+    return Constant64.later(bias.shape, bias.dtype, lambda: bias.compute() + added())
 
 
 def _require_one_each(shape: tuple[int, ...], channels: int, node: NodeView) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normfold.affine import Affine
+from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator, require_axes
 from normfold.planning.operators.conv import add_bias, ask_bias
 from normfold.planning.operators.quantized import Request, stored_shape
@@ -59,15 +59,13 @@ class ConvTranspose(Operator):
                 raise Refused(
                     "NF116", f"ConvTranspose {node.name!r} sums a different number of taps at its borders"
                 )
-            added = weight.map(
-                lambda w: (
-                    (w.reshape(groups, in_channels // groups, per_group) * shift.reshape(groups, -1, 1))
-                    .sum(1)
-                    .reshape(-1)
-                ),
-                (per_group * groups,),
-            )
-            constants[2] = add_bias(node, added)
+
+            def added() -> Array64:
+                taps = weight.compute().reshape(groups, in_channels // groups, per_group)
+                total: Array64 = (taps * shift.reshape(groups, -1, 1)).sum(1)
+                return total.reshape(-1)
+
+            constants[2] = add_bias(node, added, per_group * groups)
         return Crossing(constants=constants)
 
 

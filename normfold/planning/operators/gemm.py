@@ -96,7 +96,7 @@ class Gemm(Operator):
         if not affine.has_shift:
             return Crossing(constants=constants)
         alpha = node.float_attribute("alpha", 1.0)
-        added = alpha * (weight.compute() * shift.reshape(layout)).sum(axis=_k_axis(node, other))
+        added = alpha * weight.contracted(shift, _k_axis(node, other))
         row = added.reshape(1, -1) if slot == _A else added.reshape(-1, 1)
         return _with_offset(node, constants, self._offset(node, np.ones((1, 1)), row))
 

@@ -116,8 +116,9 @@ class MatMul(Operator):
             constants[other] = weight.scaled(factor)
         out_shift: Array64 | float = 0.0
         if affine.has_shift:
-            taps = vector(affine.shift, contracted, length).reshape(layout)
-            out_shift = (weight.compute() * taps).sum(axis, keepdims=is_matrix and affine.rank > 1)
+            out_shift = weight.contracted(vector(affine.shift, contracted, length), axis)
+            if is_matrix and affine.rank > 1:
+                out_shift = np.expand_dims(out_shift, axis)
         rank = self._result_rank(affine.rank, len(weight.shape))
         return Crossing(affines={0: Affine.of(out_scale, out_shift, rank=rank)}, constants=constants)
 
