@@ -138,4 +138,11 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "What was not looked at may be wrong; it is named, and the fold is not passed.",
         "Give more time with --time-limit, none with --thorough, or --keep the named values.",
     ),
+    Code(
+        "NF220",
+        "branch not taken",
+        "An If took the same branch on every input, and the other branch does not run on these inputs.",
+        "What is in the other branch was not compared, and is not the same in both models.",
+        "Give inputs that take it, with --data, --shape or --dim.",
+    ),
 )

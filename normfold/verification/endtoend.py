@@ -9,21 +9,22 @@ import onnx_ir as ir
 
 from normfold.errors import InputError
 from normfold.evaluation import EvaluationFailed, Evaluator, NotCovered
+from normfold.evaluation.nodes import Precision
 from normfold.reporting.report import Verification
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
-from normfold.verification.decisions import Cut, cut_model, find_cut, saturates, tapped
+from normfold.verification.decisions import Cut, cut_model, find_cut, find_hidden, saturates, tapped
 from normfold.verification.failure import parts_at, save_failure
 from normfold.verification.graph_index import GraphIndex, first_output, is_random
 from normfold.verification.headtohead import HeadToHead, Remark
 from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger
 from normfold.verification.locate import Location, described, locate, sentence
-from normfold.verification.matching import Twins
+from normfold.verification.matching import Twins, aligned
 from normfold.verification.options import VerifyOptions
 from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
 from normfold.verification.providers import Outcome, run_model, strict_options
-from normfold.verification.reference import OverBudget, Watch, observe
+from normfold.verification.reference import OverBudget, Reference, Watch, observe
 from normfold.verification.runtime import (
     CPU,
     Runtime,
@@ -33,6 +34,7 @@ from normfold.verification.runtime import (
     write_model,
 )
 from normfold.verification.selection import Selection, Unaccepted, select
+from normfold.verification.untaken import conditions, inverted, same_branches, untaken
 
 
 class EndToEnd:
@@ -46,6 +48,7 @@ class EndToEnd:
         runtime: the child process, ``None`` where onnxruntime is not installed.
         ledger: takes what speaks against a pass.
         verification: takes the numbers.
+        of_a_fold: names mean the same in both models, and a proof by regions looks at what outputs hide.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class EndToEnd:
         runtime: Runtime | None,
         ledger: Ledger,
         verification: Verification,
+        *,
+        of_a_fold: bool = False,
     ) -> None:
         self._original, self._folded = original, folded
+        self._of_a_fold = of_a_fold
         self._files = files
         self._options = options
         self._runtime = runtime
@@ -68,6 +74,7 @@ class EndToEnd:
         self._selection = Selection()
         self._known: dict[str, Outcome] = {}
         self._comparison: HeadToHead | None = None
+        self._aligned: ir.Model | None = None
 
     def prepare(self) -> bool:
         """Compares the signatures and chooses the inputs.
@@ -92,7 +99,9 @@ class EndToEnd:
             return False
         try:
             attempt = _Attempt(self._original, self._files, self._runtime, self._outputs, self._options)
-            self._selection = select(self._original, self._options, attempt, self._objection)
+            self._selection = select(
+                self._original, self._options, attempt, self._objection, look_twice=not self._of_a_fold
+            )
             self._known = attempt.close(self._selection.batches)
         except InputError as error:
             if self._options.data is not None or self._options.shapes:
@@ -149,6 +158,7 @@ class EndToEnd:
             self._report,
             known=self._known,
             inside=cut.outputs if cut is not None and not cut.fed else (),
+            in_float64=not self._of_a_fold,
         )
         self._comparison.begin()
         return self._comparison
@@ -165,9 +175,10 @@ class EndToEnd:
         remarks = [remark for remark in comparison.remarks if remark.output not in settled]
         for remark in remarks:
             self._ledger.add(remark.weight, remark.code, remark.sentence)
-        silent = comparison.silent - in_question
-        if silent:
-            remarks += self._remarks_in_front(silent)
+        if not any(remark.weight == "fail" for remark in remarks):
+            remarks += self._remarks_inside(comparison.silent - in_question, set(self._outputs) - in_question)
+            if not self._of_a_fold:
+                self._enter_untaken_branches()
         wrong = next((remark for remark in remarks if remark.code in ("NF203", "NF215")), None)
         if wrong is not None and not self._report.located:
             self._locate(wrong)
@@ -192,7 +203,8 @@ class EndToEnd:
                     seed=seed,
                 )
             else:
-                probe = EvaluatorProbe(models, batches, output, self._options)
+                precision: Precision = "float64" if wrong.float64 else "native"
+                probe = EvaluatorProbe(models, pairs, batches, output, self._options, precision)
             return probe
 
         try:
@@ -234,45 +246,96 @@ class EndToEnd:
 
     def _settled_in_front(self, outputs: Collection[str]) -> bool:
         """Whether outputs agree in front of what decides or saturates, and behind equal decisions."""
-        found = self._in_front(outputs, self._selection.batches)
+        folded = self._named_alike()
+        cut = find_cut(GraphIndex(self._original), GraphIndex(folded), outputs)
+        found = self._compare_cut(cut, folded, self._selection.batches) if cut is not None else None
         if found is None:
             return False
         comparison, ledger = found
         return not comparison.remarks and ledger.verdict == "pass"
 
-    def _remarks_in_front(self, outputs: Collection[str]) -> list[Remark]:
-        """Enters what speaks against outputs so saturated that they would hide an error, in front of that."""
-        found = self._in_front(outputs, self._selection.batches[:1])
+    def _remarks_inside(self, silent: Collection[str], agreeing: Collection[str]) -> list[Remark]:
+        """Enters what speaks against values that outputs which agree would hide.
+
+        Args:
+            silent: outputs that rounding hardly moves: an error may not move them either.
+            agreeing: outputs that may stand behind decisions.
+        """
+        folded = self._named_alike()
+        indices = GraphIndex(self._original), GraphIndex(folded)
+        cut = find_hidden(*indices, () if self._of_a_fold else agreeing, silent)
+        found = self._compare_cut(cut, folded, self._selection.batches[:1]) if cut is not None else None
         remarks = [remark for remark in found[0].remarks if remark.weight == "fail"] if found else []
         for remark in remarks:
-            self._ledger.add("fail", remark.code, f"in front of a saturated output, {remark.sentence}")
+            self._ledger.add("fail", remark.code, f"where outputs do not show it, {remark.sentence}")
         return remarks
 
-    def _in_front(
-        self, outputs: Collection[str], batches: Sequence[Arrays]
+    def _enter_untaken_branches(self) -> None:
+        """Runs both models with the conditions inverted that came out the same in every run."""
+        folded = self._named_alike()
+        wanted = conditions(GraphIndex(self._original), GraphIndex(folded))
+        runs = self._read(list(dict.fromkeys(wanted.values())), self._selection.batches)
+        ifs = untaken(wanted, runs) if runs else []
+        if not ifs:
+            return
+        models = inverted(self._original, ifs), inverted(folded, ifs)
+        comparison, _, report = self._head_to_head(*models, self._selection.batches[:1], "inverted")
+        for remark in comparison.remarks:
+            if remark.weight == "fail":
+                self._ledger.add("fail", remark.code, f"in a branch that no input takes, {remark.sentence}")
+        self._report.rounding.extend(entry for entry in report.rounding if entry["status"] != "pass")
+        if not report.rounding:
+            for name in ifs:
+                if not same_branches(self._original, folded, name):
+                    sentence = f"the If that makes '{name}' takes one branch only, and the other does not run"
+                    self._ledger.add("inconclusive", "NF220", f"{sentence} on the same inputs")
+
+    def _named_alike(self) -> ir.Model:
+        """The folded model, values that correspond named as in the original."""
+        if self._of_a_fold:
+            return self._folded
+        if self._aligned is None:
+            self._aligned = aligned(GraphIndex(self._original), GraphIndex(self._folded))
+        return self._aligned
+
+    def _compare_cut(
+        self, cut: Cut, other: ir.Model, batches: Sequence[Arrays]
     ) -> tuple[HeadToHead, Ledger] | None:
         """Compares both models, cut in front of what decides or saturates; ``None`` where that cannot be."""
-        cut = find_cut(GraphIndex(self._original), GraphIndex(self._folded), outputs)
-        if cut is None:
-            return None
-        decided = self._decided(cut, batches)
+        decided = self._read(cut.fed, batches)
         if decided is None:
             return None
         original = cut_model(self._original, cut, decided[0])
-        folded = cut_model(self._folded, cut, decided[0])
-        files = None
-        if self._runtime is not None:
-            folder = self._runtime.folder
-            files = write_model(original, folder, "cut-original"), write_model(folded, folder, "cut-folded")
+        folded = cut_model(other, cut, decided[0])
         read = {value.name for model in (original, folded) for value in model.graph.inputs}
         feeds = [
             {name: array for name, array in {**batch, **values}.items() if name in read}
             for batch, values in zip(batches, decided, strict=True)
         ]
-        ledger, report = Ledger(), Verification()
         reference = None
         if not cut.fed and self._comparison is not None and self._comparison.reference is not None:
             reference = self._comparison.reference.of(cut.outputs, len(batches))
+        comparison, ledger, report = self._head_to_head(original, folded, feeds, "cut", reference)
+        self._report.rounding.extend(report.rounding)
+        return comparison, ledger
+
+    def _head_to_head(
+        self,
+        original: ir.Model,
+        folded: ir.Model,
+        feeds: Sequence[Arrays],
+        name: str,
+        reference: Reference | None = None,
+    ) -> tuple[HeadToHead, Ledger, Verification]:
+        """Compares two models made of the original and the folded one, in a ledger and report of its own."""
+        files = None
+        if self._runtime is not None:
+            folder = self._runtime.folder
+            files = (
+                write_model(original, folder, f"{name}-original"),
+                write_model(folded, folder, f"{name}-folded"),
+            )
+        ledger, report = Ledger(), Verification()
         comparison = HeadToHead(
             original,
             folded,
@@ -283,22 +346,23 @@ class EndToEnd:
             ledger,
             report,
             reference=reference,
+            in_float64=not self._of_a_fold,
         )
         comparison.run()
-        self._report.rounding.extend(report.rounding)
-        return comparison, ledger
+        return comparison, ledger, report
 
-    def _decided(self, cut: Cut, batches: Sequence[Arrays]) -> list[Arrays] | None:
-        """What the original decides in each run; ``None`` where it cannot be had."""
-        if not cut.fed:
+    def _read(self, names: Sequence[str], batches: Sequence[Arrays]) -> list[Arrays] | None:
+        """What values of the original's main graph are in each run; ``None`` where that cannot be had."""
+        if not names:
             return [{} for _ in batches]
         if self._runtime is not None:
-            path = write_model(tapped(self._original, cut.fed), self._runtime.folder, "decided")
-            outcome = run_model(self._runtime, path, CPU, batches, cut.fed, optimize=False)
-            return outcome.runs if outcome.status == "ok" else None
+            path = write_model(tapped(self._original, names), self._runtime.folder, "read")
+            outcome = run_model(self._runtime, path, CPU, batches, names, optimize=False)
+            if outcome.status == "ok":
+                return outcome.runs
         evaluator, watch = Evaluator(self._original, precision="native"), Watch(self._options)
         try:
-            return [watch.run(evaluator, batch, cut.fed) for batch in batches]
+            return [watch.run(evaluator, batch, names) for batch in batches]
         except (NotCovered, OverBudget):
             return None
 

@@ -179,6 +179,17 @@ class GraphIndex:
         found.update((value, None) for value in candidates if value not in inner)
         return list(found)
 
+    def readers(self, value: ir.Value) -> list[ir.Node]:
+        """Nodes of the main graph that read a value of it, those that capture it in a subgraph included."""
+        found: dict[ir.Node, None] = {}
+        for node, _ in value.uses():
+            outer: ir.Node | None = node
+            while outer is not None and self.scope_of.get(outer):
+                outer = self.owners[self.scope_of[outer]]
+            if outer is not None:
+                found[outer] = None
+        return list(found)
+
     def with_constant_producers(self, nodes: set[ir.Node]) -> list[ir.Node]:
         """The nodes and all nodes that make constants for them, in execution order."""
         complete = set(nodes)

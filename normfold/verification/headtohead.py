@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation import Evaluator, NotCovered
@@ -19,12 +20,16 @@ from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import Outcome, without_kernel
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
-from normfold.verification.rounding import Judgement, column, judge, rounding_of, within
+from normfold.verification.rounding import FACTOR, ULPS, Judgement, column, judge, rounding_of, ulp, within
 from normfold.verification.runtime import CPU, Runtime, provider_name
 from normfold.verification.sweep import Sweep, sweep
 from normfold.verification.truth import Truth, distrusted, from_noise, from_reference, noise_response
 
 EVALUATOR = "evaluator"
+
+WEIGHTS_FACTOR = 2.0
+"""In float64 the folded model may differ by this many times what newly rounded weights do; see
+docs/decisions/0003-rounding-bound.md."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Remark:
         sentence: one sentence.
         provider: where it was seen; ``None`` for the evaluator.
         optimize: whether graph optimisations were on.
+        float64: whether it was seen in float64, where rounding of operators plays no part.
     """
 
     output: str
@@ -46,6 +52,7 @@ class Remark:
     sentence: str
     provider: str | None = None
     optimize: bool = False
+    float64: bool = False
 
 
 class HeadToHead:
@@ -63,11 +70,13 @@ class HeadToHead:
         known: what the original did with optimisations off, by provider, where that was seen before.
         reference: its float64 outputs, where they were computed before.
         inside: values inside the original of which float64 references are wanted as well.
+        in_float64: run the folded model in float64 too. Without a proof by regions, that is what shows errors
+            too small to be told from the rounding of operators.
 
     Attributes:
         reference: float64 outputs of the original, and of values inside; ``None`` before the run.
         remarks: what speaks against single outputs.
-        silent: outputs of sigmoids and softmaxes that rounding does not move: an error would not show either.
+        silent: outputs that rounding hardly moves: an error might not move them either.
     """
 
     def __init__(
@@ -84,7 +93,9 @@ class HeadToHead:
         known: Mapping[str, Outcome] | None = None,
         reference: Reference | None = None,
         inside: Collection[str] = (),
+        in_float64: bool = False,
     ) -> None:
+        self._in_float64 = in_float64
         self.reference = reference
         self._inside = inside
         self._known = known or {}
@@ -158,6 +169,8 @@ class HeadToHead:
         ran = [self._judge_sweep(provider, found, self.reference) for provider, found in sweeps.items()]
         if not any(ran):
             self._in_evaluator(self.reference)
+        if self._in_float64 and self.reference.missing is None:
+            self._judge_in_float64(self.reference)
 
     def _judge_sweep(self, provider: str, found: Sweep, reference: Reference) -> bool:
         """Judges what the models did on one provider; returns whether the original ran there."""
@@ -262,9 +275,8 @@ class HeadToHead:
         for output in self._outputs:
             judgement = self._judge(output, truth, base.runs, outcome.runs)
             dtype = base.runs[0][output].dtype
-            if judgement.status == "pass" or (
-                is_floating(dtype) and judgement.e1 <= rounding_of(self._operators, judgement.peak, dtype)
-            ):
+            allowed = rounding_of(self._operators, judgement.peak, dtype) if is_floating(dtype) else 0.0
+            if judgement.status == "pass" or judgement.e1 <= max(allowed, FACTOR * judgement.bound):
                 errors[output] = judgement.e1
             elif judgement.status == "fail":
                 self._ledger.add(
@@ -293,7 +305,7 @@ class HeadToHead:
         )
 
     def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
-        if judgement.at_floor and judgement.output in self._saturating:
+        if judgement.bound <= FACTOR * judgement.floor:
             self.silent.add(judgement.output)
         where = f"output '{judgement.output}' on {_short(provider)}"
         ran = provider if provider != EVALUATOR else None
@@ -331,6 +343,33 @@ class HeadToHead:
             )
             if sentence is not None:
                 self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}{_level(optimize)}")
+
+    def _judge_in_float64(self, reference: Reference) -> None:
+        """Compares both models in float64 on the first inputs, where only the rounding of weights differs.
+
+        The evaluator is believed where it agrees with the runs in the models' own types.
+        """
+        in_question = {remark.output for remark in self.remarks}
+        left = max(self._options.budget_seconds - reference.seconds, 0.0)
+        watch = Watch(replace(self._options, budget_seconds=left))
+        try:
+            other = watch.run(Evaluator(self._folded), self._batches[0], self._outputs)
+        except (NotCovered, OverBudget):
+            return
+        for output in self._outputs:
+            truth, dtype = reference.runs[0][output], reference.native[output].dtype
+            if not is_floating(dtype) or output in in_question or truth.shape != other[output].shape:
+                continue
+            error = largest_change(truth, other[output])
+            peak = largest_change(truth, np.zeros_like(truth))
+            allowed = max(WEIGHTS_FACTOR * reference.response[output], ULPS * ulp(peak, dtype))
+            believed = max(
+                (entry["bound"] or 0.0 for entry in self._report.rounding if entry["output"] == output),
+                default=0.0,
+            )
+            if allowed < error <= believed:
+                sentence = f"output '{output}' in float64: error {error:.3g} where {allowed:.3g} is allowed"
+                self.remarks.append(Remark(output, "fail", "NF203", sentence, float64=True))
 
     def _in_evaluator(self, reference: Reference) -> None:
         """The comparison where no provider ran the original: both models in the evaluator, in their own

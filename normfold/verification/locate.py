@@ -120,6 +120,10 @@ class _Search:
         seen: set[ir.Value] = set()
         while True:
             found = self._bisect(goal)
+            if found is not goal and not self._has_consequence(found, goal):
+                # Not what corresponds: a bias that the normalisation behind it takes out, for instance.
+                self._twins.pop(self._pairs.pop(found))
+                continue
             boundary = self._boundary(found)
             self._measure([left for left in boundary if left.producer() is not None])
             wrong = [left for left in boundary if left.producer() is not None and self._differs(left)]
@@ -128,6 +132,24 @@ class _Search:
             goal = next((left for left in wrong if left not in seen), found)
             if goal is found:
                 return self._location(found, boundary)
+
+    def _has_consequence(self, found: ir.Value, goal: ir.Value) -> bool:
+        """Whether any of the nearest pairs behind a value, on the way to the goal, differs too."""
+        way = {*_above(self._indices[0], goal), goal}
+        behind: dict[ir.Value, None] = {}
+        pending, seen = [found], {found}
+        while pending:
+            for node in self._indices[0].readers(pending.pop()):
+                for value in node.outputs:
+                    if value in seen or value not in way:
+                        continue
+                    seen.add(value)
+                    if value in self._pairs:
+                        behind[value] = None
+                    else:
+                        pending.append(value)
+        self._measure(behind)
+        return not behind or any(self._differs(value) for value in behind)
 
     def _differs(self, value: ir.Value) -> bool:
         return self._gaps[value].beyond(self._allowance)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
 
@@ -28,14 +29,30 @@ def noisy_models(model: ir.Model, folder: Path, seed: int) -> Iterator[Path]:
         seed: seed of the noise.
     """
     for number in range(DRAWS):
-        copy = model.clone()
+        copy = with_initializers(model)
         for graph in copy.graphs():
             for position, value in enumerate(graph.initializers.values()):
-                if value.const_value is not None and value.const_value.dtype in ROUNDED_TYPES:
+                if value.const_value is not None and is_rounded(value.const_value):
                     value.const_value = _noisy_tensor(value.const_value, (seed, number, position))
         path = folder / f"noisy{number}.onnx"
         ir.save(copy, path, external_data=f"noisy{number}.data")
         yield path
+
+
+def with_initializers(model: ir.Model) -> ir.Model:
+    """A copy whose weights are initializers; some exporters make them Constant nodes."""
+    copy = model.clone()
+    LiftConstantsToInitializersPass(size_limit=0)(copy)
+    return copy
+
+
+def is_rounded(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant is a number that was rounded to its type, as an exponent of two is not."""
+    if tensor.dtype not in ROUNDED_TYPES:
+        return False
+    return (
+        tensor.size != 1 or not float(np.asarray(tensor.numpy()).astype(np.float64).reshape(())).is_integer()
+    )
 
 
 def _noisy_tensor(tensor: ir.TensorProtocol, seed: tuple[int, ...]) -> ir.LazyTensor:

@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation import Evaluator
+from normfold.evaluation.nodes import Precision
 from normfold.verification.decisions import tapped
 from normfold.verification.inputs import Arrays
 from normfold.verification.locate import measure
 from normfold.verification.matching import Twins
-from normfold.verification.noise import noisy_batches, noisy_models
+from normfold.verification.noise import noisy_batches, noisy_models, with_initializers
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import strict_options
 from normfold.verification.reference import Watch, moved_weights
@@ -65,11 +66,15 @@ class RuntimeProbe:
         self._moved = [load(path) for path in noisy_models(first, folder, seed)]
         self.batch = batches[0]
         if len(batches) > 1:
-            self.batch = max(batches, key=lambda batch: self._error(batch, output))
+            names = output, _counterpart(pairs, output)
+            self.batch = max(batches, key=lambda batch: self._error(batch, names))
         self._noisy = noisy_batches([self.batch], seed)[0]
 
-    def _error(self, batch: Arrays, output: str) -> float:
-        first, second = (self._runtime.run(s, batch, [output])[output] for s in (self._first, self._second))
+    def _error(self, batch: Arrays, names: tuple[str, str]) -> float:
+        first, second = (
+            self._runtime.run(session, batch, [name])[name]
+            for session, name in zip((self._first, self._second), names, strict=True)
+        )
         return measure(first, second, []).error
 
     def __call__(self, first: Sequence[str], second: Sequence[str]) -> tuple[Arrays, Arrays, list[Arrays]]:
@@ -82,13 +87,15 @@ class RuntimeProbe:
 
 
 class EvaluatorProbe:
-    """Both models in the evaluator, in their own types. For where onnxruntime does not run them.
+    """Both models in the evaluator. For where onnxruntime does not run them, or not precisely enough.
 
     Args:
         models: the original and the other model.
+        pairs: values that may be asked for.
         batches: inputs; the one on which ``output`` differs most is used.
         output: an output that differs.
         options: seed and budget.
+        precision: the models' own types, or float64, where noise moves weights alone.
 
     Raises:
         NotCovered: a model is not covered.
@@ -98,21 +105,28 @@ class EvaluatorProbe:
     def __init__(
         self,
         models: tuple[ir.Model, ir.Model],
+        pairs: Twins,
         batches: Sequence[Arrays],
         output: str,
         options: VerifyOptions,
+        precision: Precision = "native",
     ) -> None:
-        self._first, self._second = (Evaluator(model, precision="native") for model in models)
-        weights = moved_weights(models[0], (options.seed, 0))
-        self._moved = Evaluator(models[0], precision="native", constants=weights)
+        self._first, self._second = (Evaluator(model, precision=precision) for model in models)
+        weighted = with_initializers(models[0])
+        weights = moved_weights(weighted, (options.seed, 0))
+        self._moved = Evaluator(weighted, precision=precision, constants=weights)
         self._watch = Watch(options)
         self.batch = batches[0]
         if len(batches) > 1:
-            self.batch = max(batches, key=lambda batch: self._error(batch, output))
-        self._noisy = noisy_batches([self.batch], options.seed)[0]
+            names = output, _counterpart(pairs, output)
+            self.batch = max(batches, key=lambda batch: self._error(batch, names))
+        self._noisy = self.batch if precision == "float64" else noisy_batches([self.batch], options.seed)[0]
 
-    def _error(self, batch: Arrays, output: str) -> float:
-        first, second = (self._run(e, batch, [output])[output] for e in (self._first, self._second))
+    def _error(self, batch: Arrays, names: tuple[str, str]) -> float:
+        first, second = (
+            self._run(evaluator, batch, [name])[name]
+            for evaluator, name in zip((self._first, self._second), names, strict=True)
+        )
         return measure(first, second, []).error
 
     def _run(self, evaluator: Evaluator, batch: Arrays, names: Sequence[str]) -> Arrays:
@@ -126,6 +140,11 @@ class EvaluatorProbe:
             self._run(self._second, self.batch, second),
             [self._run(self._moved, self._noisy, first)],
         )
+
+
+def _counterpart(pairs: Twins, output: str) -> str:
+    """The name of a value of the first model in the second."""
+    return next((right.name or "" for left, right in pairs.items() if left.name == output), output)
 
 
 def _readable(value: ir.Value) -> bool:

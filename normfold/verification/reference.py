@@ -16,7 +16,7 @@ from normfold.evaluation import DeadlineExceeded, Evaluator, NotCovered, deadlin
 from normfold.evaluation.promotion import native_slots
 from normfold.verification.boundary import Observation
 from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
-from normfold.verification.noise import ROUNDED_TYPES
+from normfold.verification.noise import is_rounded, with_initializers
 from normfold.verification.options import VerifyOptions
 
 OBSERVED_ELEMENTS = 65536
@@ -141,8 +141,9 @@ def float64_reference(
         native = Evaluator(model, precision="native")
         reference.native = watch.run(native, batches[0], outputs)
         spent = (time.monotonic() - begun) / (len(batches) + 1)
+        weighted = with_initializers(model)
         for draw in range(QUICK_DRAWS if spent < QUICK_SECONDS else 1):
-            moved = Evaluator(model, constants=moved_weights(model, (options.seed, draw)))
+            moved = Evaluator(weighted, constants=moved_weights(weighted, (options.seed, draw)))
             for truth, batch in zip(reference.runs, batches if draw else batches[:1], strict=False):
                 for name, value in watch.run(moved, batch, outputs).items():
                     known = reference.response.get(name, 0.0)
@@ -163,11 +164,12 @@ def largest_change(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def moved_weights(model: ir.Model, seed: tuple[int, ...]) -> dict[str, Callable[[], np.ndarray]]:
+    """Initializers moved by up to one unit in the last place of their type, by name."""
     moved: dict[str, Callable[[], np.ndarray]] = {}
     for graph in model.graphs():
         for position, (name, value) in enumerate(graph.initializers.items()):
             tensor = value.const_value
-            if tensor is not None and tensor.dtype in ROUNDED_TYPES and not _is_structural(value):
+            if tensor is not None and is_rounded(tensor) and not _is_structural(value):
                 moved[name] = partial(_moved, tensor, (*seed, position))
     return moved
 

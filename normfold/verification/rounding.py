@@ -46,7 +46,7 @@ class Judgement:
         peak: largest absolute value of the reference.
         reason: one clause where the status is not ``pass``.
         flips: what became of the labels of a classifier, ``None`` for other outputs.
-        at_floor: the bound is a few units in the last place, because rounding hardly moves the output.
+        floor: the least bound, a few units in the last place.
         counts: elements of each model by the ratio of their error to the bound: below the first of
             ``HISTOGRAM_EDGES``, between two of them, and from the last on. Empty where there is no bound.
     """
@@ -61,7 +61,7 @@ class Judgement:
     peak: float = 0.0
     reason: str = ""
     flips: Flips | None = None
-    at_floor: bool = False
+    floor: float = 0.0
     counts: tuple[tuple[int, ...], ...] = ()
 
     def as_dict(self, provider: str, optimizations: bool, bound_from: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def judge(
         bound=bound,
         peak=peak,
         flips=flips,
-        at_floor=bound <= floor,
+        floor=floor,
         counts=tuple(_counts(reference, values, masks, bound) for values in (original, folded)),
     )
     if max(e0, response) > TOO_UNCERTAIN * peak and e1 > floor:

@@ -35,6 +35,9 @@ DEFAULT_FAMILIES = ("normal", "uniform", "large-mean", "impulse")
 MAX_DATA_RUNS = 32
 """Runs on real data, unless thorough."""
 
+MAX_SECOND_SIZES = 6
+"""Other sizes that are tried for a second look."""
+
 MAX_OBJECTIONS = 12
 """Sizes that may be turned down although the original accepts them."""
 
@@ -76,6 +79,8 @@ def select(
     options: VerifyOptions,
     attempt: Attempt,
     objection: Callable[[Arrays], str | None] = lambda _arrays: None,
+    *,
+    look_twice: bool = False,
 ) -> Selection:
     """Finds inputs that the original accepts.
 
@@ -85,6 +90,7 @@ def select(
         attempt: runs the original; an input that it rejects is no mismatch, another one is tried.
         objection: why inputs that the original accepts are not good ones all the same, ``None`` where they
             are. Sizes with an objection are taken where there are no others.
+        look_twice: add a run at other sizes, with other integers and truth values, where the model has such.
 
     Raises:
         InputError: data or sizes that the caller gave do not fit the model.
@@ -118,7 +124,44 @@ def select(
         _take(selection, *second_choice)
     if not selection.batches:
         selection.failure = last
+    elif look_twice and not options.thorough:
+        _look_twice(selection, specs, options, attempt)
     return selection
+
+
+def _look_twice(
+    selection: Selection, specs: Sequence[InputSpec], options: VerifyOptions, attempt: Attempt
+) -> None:
+    """Adds a run that differs from the first in whatever can differ, if the original accepts one."""
+    first = selection.batches[0]
+    sizes = {
+        label: size
+        for spec in specs
+        for label, size in zip(spec.shape, first[spec.name].shape, strict=True)
+        if isinstance(label, str)
+    }
+    if not sizes and all(spec.floating for spec in specs):
+        return
+    families = selection.description["runs"][0]["families"][:1]
+    others = (found for found in assignments(specs) if all(found[name] != sizes[name] for name in sizes))
+    rates = SAMPLING_RATES[::-1] if any(spec.is_sampling_rate for spec in specs) else SAMPLING_RATES[:1]
+    for number, found in enumerate([*islice(others, MAX_SECOND_SIZES), sizes] if sizes else [sizes]):
+        shapes = resolve(specs, found)
+        for rate, integers in itertools.product(rates, ((1, 2), (0, 1), (0, 0))):
+            rng = np.random.default_rng((options.seed, 2, number))
+            arrays = draw(specs, shapes, families, rng, integers, rate)
+            for spec in specs:
+                if spec.dtype.kind == "b" and first[spec.name].shape == shapes[spec.name]:
+                    arrays[spec.name] = ~first[spec.name]
+            try:
+                outputs = attempt(arrays)
+            except Unaccepted:
+                outputs = None
+            if outputs is not None and (_all_finite(outputs) or options.allow_nonfinite):
+                _take(selection, [arrays], [families], shapes)
+                return
+            if all(spec.floating for spec in specs):
+                break
 
 
 def _take(

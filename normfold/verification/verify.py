@@ -82,7 +82,7 @@ def verify_fold(
     options = options or VerifyOptions()
     ledger, verification = Ledger(), Verification()
     with _end_to_end(
-        (original_source, original), (folded_source, folded), options, ledger, verification
+        (original_source, original), (folded_source, folded), options, ledger, verification, of_a_fold=True
     ) as comparison:
         runnable = comparison.prepare()
         if runnable:
@@ -166,6 +166,8 @@ def _end_to_end(
     options: VerifyOptions,
     ledger: Ledger,
     verification: Verification,
+    *,
+    of_a_fold: bool = False,
 ) -> Iterator[EndToEnd]:
     runtime = _runtime_or_none(options)
     try:
@@ -176,7 +178,16 @@ def _end_to_end(
                 _file(folded[0], runtime, "folded"),
             )
         with single_threaded():
-            yield EndToEnd(original[1], folded[1], files, options, runtime, ledger, verification)
+            yield EndToEnd(
+                original[1],
+                folded[1],
+                files,
+                options,
+                runtime,
+                ledger,
+                verification,
+                of_a_fold=of_a_fold,
+            )
     finally:
         if runtime is not None:
             runtime.close()
