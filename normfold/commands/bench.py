@@ -38,6 +38,7 @@ def bench(
             raise MissingDependency(
                 "bench needs onnxruntime: pip install 'normfold[cpu]' or 'normfold[cuda]'"
             )
+        providers = list(dict.fromkeys(map(provider_name, options.providers)))
         sources = run.load(a), run.load(b)
         refuse_unfit_sizes(sources[0].model, options.dims, options.shapes)
         with Runtime(options.timeout_seconds) as runtime:
@@ -45,7 +46,7 @@ def bench(
             for batch in options.batches or (None,):
                 with run.phase("inputs"):
                     arrays = bencher.inputs(batch)
-                for provider in dict.fromkeys(map(provider_name, options.providers)):
+                for provider in providers:
                     with run.phase("time"):
                         bencher.measure(provider, batch, arrays)
     return run.report

@@ -53,11 +53,17 @@ def print_total(report: Report, file: TextIO) -> None:
     _console(file).print(_text(phrases.total(report)))
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the caller; rich would end the process with the exit code of a mismatch."""
+        raise BrokenPipeError
+
+
 def _console(file: TextIO) -> Console:
-    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if console.is_terminal:
         return console
-    return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH)
+    return _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_LOG_WIDTH)
 
 
 def _headline(report: Report) -> Text:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.verification.image_options import ImageOptions
+from normfold.verification.runtime import provider_name
 
 ModelSource = str | os.PathLike[str] | ir.Model
 """A model file, or a model in memory."""
@@ -62,3 +63,12 @@ class VerifyOptions:
     save_failure: str | os.PathLike[str] | None = None
     large_means: bool = True
     timeout_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuses names of providers that cannot be any.
+
+        Raises:
+            InputError: NF900.
+        """
+        for provider in self.providers:
+            provider_name(provider)

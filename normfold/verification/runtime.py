@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from normfold.errors import InputError
 from normfold.scratch import ScratchFolder
 
 CPU = "CPUExecutionProvider"
@@ -43,24 +44,40 @@ def onnxruntime_installed() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
+PROVIDERS = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "trt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+"""Full names of execution providers by short names."""
+
+_SUFFIX = "ExecutionProvider"
+
+
 def provider_name(given: str) -> str:
     """Full name of an execution provider: ``cpu`` and ``cuda`` are short for ``CPUExecutionProvider`` and so
-    on."""
-    known = {
-        "cpu": CPU,
-        "cuda": "CUDAExecutionProvider",
-        "tensorrt": "TensorrtExecutionProvider",
-        "trt": "TensorrtExecutionProvider",
-        "rocm": "ROCMExecutionProvider",
-        "migraphx": "MIGraphXExecutionProvider",
-        "openvino": "OpenVINOExecutionProvider",
-        "dml": "DmlExecutionProvider",
-        "directml": "DmlExecutionProvider",
-        "coreml": "CoreMLExecutionProvider",
-        "qnn": "QNNExecutionProvider",
-        "xnnpack": "XnnpackExecutionProvider",
-    }
-    return known.get(given.lower(), given)
+    on.
+
+    Raises:
+        InputError: NF900, neither a short name nor of the form of a full one.
+    """
+    name = PROVIDERS.get(given.lower(), given)
+    if not name.endswith(_SUFFIX):
+        raise InputError(
+            f"no execution provider is named {given!r}; there are {', '.join(PROVIDERS)}, "
+            f"and full names that end in {_SUFFIX}",
+            code="NF900",
+        )
+    return name
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,18 @@ def test_other_inputs() -> None:
 
 
 def test_provider_that_is_not_there() -> None:
-    report = bench(chain(3), chain(3), BenchOptions(rounds=5, providers=("cpu", "NoSuchProvider")))
+    report = bench(chain(3), chain(3), BenchOptions(rounds=5, providers=("cpu", "NoSuchExecutionProvider")))
     assert report.exit == 3
     assert [row.provider for row in report.measurements] == ["cpu"]
     (finding,) = report.findings
     assert finding.code == "NF204"
-    assert "NoSuchProvider is not registered" in finding.message
+    assert "NoSuchExecutionProvider is not registered" in finding.message
+
+
+def test_name_that_no_provider_has() -> None:
+    with pytest.raises(InputError, match="no execution provider is named 'nonsense'") as caught:
+        bench(chain(3), chain(3), BenchOptions(rounds=5, providers=("nonsense",)))
+    assert caught.value.exit_code == 2
 
 
 def test_no_input_runs() -> None:
@@ -174,7 +180,7 @@ class TestCommandLine:
         assert "cpu, batch 3: A " in out
 
     def test_missing_provider(self, run: Any, pair: tuple[Path, Path]) -> None:
-        code, out, _ = run("bench", *pair, "--rounds", "5", "--ep", "NoSuchProvider")
+        code, out, _ = run("bench", *pair, "--rounds", "5", "--ep", "NoSuchExecutionProvider")
         assert code == 3
         assert "NF204" in out
 

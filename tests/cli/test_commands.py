@@ -9,7 +9,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,17 @@ class TestProcess:
         command = f'("{PYTHON}" -m normfold explain; echo "code $?" >&2) | head -1'
         done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
         assert done.stderr == "code 0\n"
+
+    @pytest.mark.parametrize("arguments", [("-v",), ("--format", "json"), ("--format", "github")])
+    def test_reader_of_the_report_that_has_left(self, model: Path, arguments: Sequence[str]) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        try:
+            command = [PYTHON, "-m", "normfold", "inspect", str(model), *arguments]
+            done = subprocess.run(command, check=False, stdout=write, stderr=subprocess.PIPE, text=True)
+        finally:
+            os.close(write)
+        assert (done.returncode, done.stderr) == (0, "")
 
     def test_reader_of_the_model_that_leaves(self, model: Path) -> None:
         read, write = os.pipe()

@@ -11,6 +11,8 @@ import onnx
 import onnx.parser
 import pytest
 
+from normfold.errors import InputError
+from normfold.verification import VerifyOptions
 from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, provider_name
 
 pytest.importorskip("onnxruntime")
@@ -114,6 +116,8 @@ def test_time_limit(tmp_path: Path) -> None:
 def test_provider_names() -> None:
     assert provider_name("CUDA") == "CUDAExecutionProvider"
     assert provider_name("XExecutionProvider") == "XExecutionProvider"
+    with pytest.raises(InputError, match="no execution provider is named 'gpu'"):
+        VerifyOptions(providers=("cpu", "gpu"))
 
 
 def test_files_vanish_with_the_runtime(tmp_path: Path) -> None:
