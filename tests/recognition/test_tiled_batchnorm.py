@@ -63,6 +63,9 @@ def test_another_tiling_is_not(check: Checker, was: str, becomes: str) -> None:
     assert was in TILED
     body = TILED.replace(was, becomes)
     head = HEAD.replace("6, 4, 4] y", "4, 6, 4] y") if "other" in body else HEAD
+    if "start=2" in body:
+        # A size that is open too: a static one would make the parameters constants.
+        head = HEAD.replace("6, 4, 4] x", "6, H, 4] x").replace("[N, 6, 4, 4] y", "[M, 6, 4, 4] y")
     result = check.fold_only(check.model(f"{head} {{ {body} }}", constants(check, body)))
     assert not result.changed
     assert [(s.site, s.code) for s in result.sites] == [("z", "NF101")]
