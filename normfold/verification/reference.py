@@ -15,6 +15,7 @@ import onnx_ir as ir
 from normfold.evaluation import DeadlineExceeded, Evaluator, NotCovered, deadline
 from normfold.evaluation.promotion import native_slots
 from normfold.verification.boundary import Observation
+from normfold.verification.graph_index import GraphIndex
 from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
 from normfold.verification.noise import is_rounded, with_initializers
 from normfold.verification.options import VerifyOptions
@@ -141,7 +142,7 @@ def float64_reference(
         native = Evaluator(model, precision="native")
         reference.native = watch.run(native, batches[0], outputs)
         spent = (time.monotonic() - begun) / (len(batches) + 1)
-        weighted = with_initializers(model)
+        weighted = _with_made_constants(model, batches[0], watch)
         for draw in range(QUICK_DRAWS if spent < QUICK_SECONDS else 1):
             moved = Evaluator(weighted, constants=moved_weights(weighted, (options.seed, draw)))
             for truth, batch in zip(reference.runs, batches if draw else batches[:1], strict=False):
@@ -184,9 +185,46 @@ def _is_structural(value: ir.Value) -> bool:
 
 
 def _moved(tensor: ir.TensorProtocol, seed: tuple[int, ...]) -> np.ndarray:
-    noise = np.random.default_rng(seed).uniform(-1.0, 1.0, tensor.shape.numpy())
-    eps = machine_epsilon(tensor.dtype.numpy())
-    return np.asarray(np.asarray(tensor.numpy()).astype(np.float64) * (1.0 + eps * noise))
+    """The content, moved by up to one unit in the last place; equal numbers alike, as rounding does."""
+    content = np.asarray(tensor.numpy())
+    noise = _noise_of(content.astype(np.float64), seed)
+    return np.asarray(content.astype(np.float64) * (1.0 + machine_epsilon(content.dtype) * noise))
+
+
+def _noise_of(content: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+    """Uniform noise in [-1, 1) that depends on the numbers and the seed alone: the mixing of SplitMix64."""
+    (start,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    mixed = np.ascontiguousarray(content).view(np.uint64) ^ start
+    for factor, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27), (1, 31)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0)
+
+
+def _with_made_constants(model: ir.Model, batch: Arrays, watch: Watch) -> ir.Model:
+    """A copy whose floating constants are initializers, those too that nodes make of others."""
+    copy = with_initializers(model)
+    index = GraphIndex(copy)
+    made = [
+        value
+        for (scope, name), value in index.values.items()
+        if not scope
+        and value in index.constants
+        and value.producer() is not None
+        and not value.is_graph_output()
+        and any(use.node.outputs[0] not in index.constants for use in value.uses())
+    ]
+    contents = (
+        watch.run(Evaluator(copy, precision="native"), batch, [v.name or "" for v in made]) if made else {}
+    )
+    for value in made:
+        content = contents[value.name or ""]
+        if not isinstance(content, np.ndarray) or not is_floating(content.dtype):
+            continue
+        name = f"{value.name}~made"
+        new = ir.Value(name=name, const_value=ir.tensor(content, name=name))
+        copy.graph.register_initializer(new)
+        value.replace_all_uses_with(new)
+    return copy
 
 
 def observe(model: ir.Model, batch: Arrays, options: VerifyOptions) -> Observation | None:

@@ -10,6 +10,7 @@ from normfold.verification import verify_models
 from normfold.verification.graph_index import GraphIndex
 from normfold.verification.matching import aligned
 from normfold.verification.noise import is_rounded
+from normfold.verification.reference import _noise_of
 from tests.verification.conftest import ConvBatchNorm, model_of
 from tests.verification.test_decisions import pair
 
@@ -186,3 +187,31 @@ def test_exponent_is_not_rounded_anew() -> None:
     assert [is_rounded(ir.tensor(array)) for array in rest.values()] == [True, False]
     found = verify_models(model, model.clone())
     assert found.verdict == "pass" and found.rounding[0]["bound"] > 1e-6
+
+
+@pytest.mark.parametrize("folded", ["once", "with an error"])
+def test_weights_that_nodes_make_round_alike(folded: str) -> None:
+    """Filled by ConstantOfShape: all weights get the same rounding error, which adds up over a sum of 512."""
+    header = '<ir_version: 8, opset_import: ["" : 17]> g (float[4, 512] x) => (float[4, 8] y) {'
+    fill, factor = np.float32(0.1), np.float32(1 / 3)
+    first = model_of(
+        f"""{header} w0 = ConstantOfShape<value = float {{0.1}}>(s) w = Mul(w0, k)
+            m = MatMul(x, w) y = Mul(m, k) }}""",
+        {"s": np.array([512, 8]), "k": factor},
+    )
+    product = np.full((512, 8), np.float32(np.float64(fill) * np.float64(factor) ** 2))
+    if folded == "with an error":
+        product[3] *= np.float32(1 + 1e-3)
+    second = model_of(f"{header} y = MatMul(x, w) }}", {"w": product})
+    found = verify_models(first, second)
+    assert found.verdict == ("pass" if folded == "once" else "fail"), found.messages
+
+
+def test_noise_is_uniform_and_the_same_for_equal_numbers() -> None:
+    numbers = np.random.default_rng(0).standard_normal(100_000)
+    noise = _noise_of(numbers, (0, 1))
+    assert np.array_equal(_noise_of(numbers[::-1].copy(), (0, 1)), noise[::-1])
+    assert not np.array_equal(_noise_of(numbers, (0, 2)), noise)
+    assert noise.min() >= -1 and noise.max() < 1
+    assert abs(noise.mean()) < 0.01 and noise.std() == pytest.approx(1 / np.sqrt(3), rel=0.01)
+    assert abs(np.corrcoef(noise[:-1], noise[1:])[0, 1]) < 0.02
