@@ -251,7 +251,8 @@ class EndToEnd:
         found = self._compare_cut(cut, folded, self._selection.batches) if cut is not None else None
         if found is None:
             return False
-        comparison, ledger = found
+        comparison, ledger, report = found
+        self._report.rounding.extend(report.rounding)
         return not comparison.remarks and ledger.verdict == "pass"
 
     def _remarks_inside(self, silent: Collection[str], agreeing: Collection[str]) -> list[Remark]:
@@ -265,7 +266,11 @@ class EndToEnd:
         indices = GraphIndex(self._original), GraphIndex(folded)
         cut = find_hidden(*indices, () if self._of_a_fold else agreeing, silent)
         found = self._compare_cut(cut, folded, self._selection.batches[:1]) if cut is not None else None
-        remarks = [remark for remark in found[0].remarks if remark.weight == "fail"] if found else []
+        if found is None:
+            return []
+        comparison, _, report = found
+        self._report.rounding.extend(entry for entry in report.rounding if entry["optimizations"] == "off")
+        remarks = [remark for remark in comparison.remarks if _of_the_models(remark)]
         for remark in remarks:
             self._ledger.add("fail", remark.code, f"where outputs do not show it, {remark.sentence}")
         return remarks
@@ -281,7 +286,7 @@ class EndToEnd:
         models = inverted(self._original, ifs), inverted(folded, ifs)
         comparison, _, report = self._head_to_head(*models, self._selection.batches[:1], "inverted")
         for remark in comparison.remarks:
-            if remark.weight == "fail":
+            if _of_the_models(remark):
                 self._ledger.add("fail", remark.code, f"in a branch that no input takes, {remark.sentence}")
         self._report.rounding.extend(entry for entry in report.rounding if entry["status"] != "pass")
         if not report.rounding:
@@ -300,7 +305,7 @@ class EndToEnd:
 
     def _compare_cut(
         self, cut: Cut, other: ir.Model, batches: Sequence[Arrays]
-    ) -> tuple[HeadToHead, Ledger] | None:
+    ) -> tuple[HeadToHead, Ledger, Verification] | None:
         """Compares both models, cut in front of what decides or saturates; ``None`` where that cannot be."""
         decided = self._read(cut.fed, batches)
         if decided is None:
@@ -315,9 +320,7 @@ class EndToEnd:
         reference = None
         if not cut.fed and self._comparison is not None and self._comparison.reference is not None:
             reference = self._comparison.reference.of(cut.outputs, len(batches))
-        comparison, ledger, report = self._head_to_head(original, folded, feeds, "cut", reference)
-        self._report.rounding.extend(report.rounding)
-        return comparison, ledger
+        return self._head_to_head(original, folded, feeds, "cut", reference)
 
     def _head_to_head(
         self,
@@ -365,6 +368,11 @@ class EndToEnd:
             return [watch.run(evaluator, batch, names) for batch in batches]
         except (NotCovered, OverBudget):
             return None
+
+
+def _of_the_models(remark: Remark) -> bool:
+    """Whether it speaks against a model itself; what a runtime's optimiser does is judged by outputs."""
+    return remark.weight == "fail" and not remark.optimize
 
 
 class _Attempt:

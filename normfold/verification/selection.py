@@ -125,14 +125,18 @@ def select(
     if not selection.batches:
         selection.failure = last
     elif look_twice and not options.thorough:
-        _look_twice(selection, specs, options, attempt)
+        _look_twice(selection, specs, options, attempt, objection)
     return selection
 
 
 def _look_twice(
-    selection: Selection, specs: Sequence[InputSpec], options: VerifyOptions, attempt: Attempt
+    selection: Selection,
+    specs: Sequence[InputSpec],
+    options: VerifyOptions,
+    attempt: Attempt,
+    objection: Callable[[Arrays], str | None],
 ) -> None:
-    """Adds a run that differs from the first in whatever can differ, if the original accepts one."""
+    """Adds a run that differs from the first in whatever can differ, if one is accepted without objection."""
     first = selection.batches[0]
     sizes = {
         label: size
@@ -157,7 +161,8 @@ def _look_twice(
                 outputs = attempt(arrays)
             except Unaccepted:
                 outputs = None
-            if outputs is not None and (_all_finite(outputs) or options.allow_nonfinite):
+            fit = outputs is not None and (_all_finite(outputs) or options.allow_nonfinite)
+            if fit and (not sizes or found == sizes or objection(arrays) is None):
                 _take(selection, [arrays], [families], shapes)
                 return
             if all(spec.floating for spec in specs):
