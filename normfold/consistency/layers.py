@@ -12,7 +12,7 @@ from onnx_ir.passes.common import InlinePass
 from normfold.affine import Array64
 from normfold.consistency.counted import recorded_images
 from normfold.evaluation.schedule import subgraphs
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.batchnorm import epsilon_of, is_inference
 from normfold.reporting.provenance import KEY

@@ -27,7 +27,7 @@ from normfold.planning.plan import Plan
 from normfold.planning.ranges import is_representable
 from normfold.planning.routes import Planner, is_kept
 from normfold.planning.targets import Judge, accept_every_form
-from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.chains import Chain, Unreadable, find_chains

@@ -19,7 +19,7 @@ from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.plan import Walk
 from normfold.planning.ranges import check_ranges
 from normfold.planning.walk import walk_forward
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 import numpy as np
 import onnx_ir as ir
 
-from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm

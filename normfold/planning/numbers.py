@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
-from normfold.preparation.constants import FLOAT_TYPES, Constant64
+from normfold.preparation.constant64 import FLOAT_TYPES, Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 

@@ -11,7 +11,7 @@ from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing
 from normfold.planning.numbers import limits
 from normfold.planning.plan import Walk
-from normfold.preparation.constants import FLOAT_TYPES, Constant64
+from normfold.preparation.constant64 import FLOAT_TYPES, Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused

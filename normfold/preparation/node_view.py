@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from normfold.preparation.constants import FLOAT_TYPES, Constants
+from normfold.preparation.constant64 import FLOAT_TYPES
+from normfold.preparation.constants import Constants
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.inference import infer_shapes
 from normfold.preparation.shapes import Dims, Shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.planning.branches import BranchMerge
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import SiteRecord, is_virtual, virtual

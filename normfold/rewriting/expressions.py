@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace
 from normfold.rewriting.initializers import new_initializer, remove_unread

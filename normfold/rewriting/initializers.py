@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from normfold.preparation.constants import Constant64, round_once
+from normfold.preparation.constant64 import Constant64, round_once
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.workspace import Workspace, named_values
 

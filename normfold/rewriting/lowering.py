@@ -8,7 +8,7 @@ import onnx_ir as ir
 from normfold.affine import Affine, Array64, vector
 from normfold.planning.cost import fits_batchnorm
 from normfold.planning.ranges import fits
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.batchnorm import epsilon_of
 from normfold.recognition.virtual import VirtualAffine, virtual

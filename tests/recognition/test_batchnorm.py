@@ -254,7 +254,7 @@ def test_bfloat16_is_rounded_to_nearest_even() -> None:
     """The one rounding of a folded bfloat16 weight, against the definition, on halfway cases too."""
     import onnx_ir as ir
 
-    from normfold.preparation.constants import round_once
+    from normfold.preparation.constant64 import round_once
 
     exact = np.array([1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, 1.0 + 2.0**-8 + 2.0**-40, -(1.0 + 2.0**-8), 0.0])
     expected = np.array([1.0, 1.0 + 2.0**-6, 1.0 + 2.0**-7, -1.0, 0.0])

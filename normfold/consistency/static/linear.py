@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from normfold.affine import Array64
 from normfold.consistency.static.subject import Subject, is_op, maker, only_reader
-from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.constant64 import FLOAT_TYPES
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import attribute, operand, scalar, uniform
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 

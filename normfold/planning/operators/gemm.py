@@ -20,7 +20,7 @@ from normfold.affine import Affine, Array64
 from normfold.planning.broadcasting import to_operand
 from normfold.planning.crossing import Crossing, Operator, require_axes
 from normfold.planning.operators.quantized import Request, is_dequantised, stored_shape
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from normfold.affine import Affine
 from normfold.planning.crossing import Crossing, Operator
-from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 

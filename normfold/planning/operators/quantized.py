@@ -23,7 +23,7 @@ import onnx_ir as ir
 from normfold.affine import Affine, Array64, varying_axes
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import output_type
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.node_view import NodeView
 from normfold.refusal import Refused
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from normfold.affine import Array64
-from normfold.preparation.constants import FLOAT_TYPES
+from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.node_view import NodeView
 from normfold.recognition.batchnorm import read_batchnorm
 from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut

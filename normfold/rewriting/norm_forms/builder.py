@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Array64, along
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm

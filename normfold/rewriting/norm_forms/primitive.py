@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.planning.norm_forms import axes_are_input
-from normfold.preparation.constants import Constant64
+from normfold.preparation.constant64 import Constant64
 from normfold.rewriting.initializers import new_initializer
 from normfold.rewriting.norm_forms.builder import Builder
 

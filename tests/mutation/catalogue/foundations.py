@@ -15,6 +15,9 @@ MUTANTS = [
             'node.domain in ("", "ai.onnx")\n        and node.op_type not in _NEVER_CONSTANT',
             "node.op_type not in _NEVER_CONSTANT",
         ),
+    ),
+    *mutants_of(
+        "preparation/constant64.py",
         Edit(
             "rows are scaled from the first on",
             "(aligned if len(aligned) == 1 else aligned[part])",
