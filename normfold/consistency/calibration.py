@@ -26,6 +26,7 @@ from normfold.consistency.unfolding import unfold
 from normfold.consistency.written import spelled_as_layers
 from normfold.errors import InputError
 from normfold.evaluation import Evaluator, NotCovered
+from normfold.preparation.names import FreshNames
 from normfold.reporting.report import Finding
 
 _LITTLE = 0.05
@@ -223,7 +224,7 @@ class _Copy:
     def __init__(self, model: ir.Model, layers: Sequence[NormLayer]) -> None:
         self._graph = model.graph
         self._layers = layers
-        self._names = _names(model)
+        self._names = FreshNames(model)
         self._made: set[ir.Value] = set()
 
     def write(self, index: int, change: LayerChange) -> None:
@@ -240,38 +241,18 @@ class _Copy:
             if old in self._made:
                 old.const_value = ir.tensor(content, name=old.name)
                 continue
-            name = self._fresh_name(f"{old.name or layer.site}_calibrated")
+            name = self._names.take(f"{old.name or layer.site}_calibrated")
             value = ir.Value(name=name, const_value=ir.tensor(content, name=name))
             value.dtype, value.shape = dtype, ir.Shape(content.shape)
             self._graph.register_initializer(value)
             self._made.add(value)
             layer.node.replace_input_with(slot, value)
 
-    def _fresh_name(self, stem: str) -> str:
-        name, number = stem, 1
-        while name in self._names:
-            name = f"{stem}_{number}"
-            number += 1
-        self._names.add(name)
-        return name
-
 
 def _shape(old: ir.Value, values: Array64) -> tuple[int, ...]:
     if old.const_value is not None and old.const_value.size == values.size:
         return tuple(old.const_value.shape.numpy())
     return values.shape
-
-
-def _names(model: ir.Model) -> set[str | None]:
-    return {
-        value.name
-        for graph in model.graphs()
-        for value in (
-            *graph.inputs,
-            *graph.initializers.values(),
-            *(v for node in graph for v in node.outputs),
-        )
-    }
 
 
 def _sweep(model: ir.Model, replaced: Iterable[ir.Value]) -> None:

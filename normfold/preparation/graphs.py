@@ -24,6 +24,11 @@ def graphs_of(model: ir.Model) -> list[ir.Graph]:
     return found
 
 
+def named_values(graph: ir.Graph) -> list[ir.Value]:
+    """Everything in a graph that has a name of its own, subgraphs not included."""
+    return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+
+
 def _inside(node: ir.Node) -> Iterator[ir.Graph]:
     for attribute in node.attributes.values():
         if attribute.type is _GRAPH and not attribute.is_ref():

@@ -8,6 +8,7 @@ from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.constants import Constants
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.inference import infer_shapes
+from normfold.preparation.names import FreshNames
 from normfold.preparation.shapes import Dims, Shapes
 
 
@@ -32,7 +33,7 @@ class Workspace:
         for graph in graphs_of(model):
             for index, node in enumerate(graph):
                 self._position[node] = float(index)
-        self._names = {v.name for graph in graphs_of(model) for v in named_values(graph)}
+        self._names = FreshNames(model)
 
     @property
     def opset(self) -> int:
@@ -57,12 +58,7 @@ class Workspace:
 
     def fresh_name(self, stem: str) -> str:
         """A value name that nothing in the model has."""
-        name, number = stem, 1
-        while name in self._names:
-            name = f"{stem}_{number}"
-            number += 1
-        self._names.add(name)
-        return name
+        return self._names.take(stem)
 
 
 def _overridable(model: ir.Model, freeze: bool) -> frozenset[ir.Value]:
@@ -73,8 +69,3 @@ def _overridable(model: ir.Model, freeze: bool) -> frozenset[ir.Value]:
     if freeze or (model.ir_version is not None and model.ir_version < 4):
         return frozenset()
     return frozenset(v for v in model.graph.inputs if v.is_initializer())
-
-
-def named_values(graph: ir.Graph) -> list[ir.Value]:
-    """Everything in a graph that has a name of its own, subgraphs not included."""
-    return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]

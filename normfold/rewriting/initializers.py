@@ -8,8 +8,8 @@ from typing import Any
 import onnx_ir as ir
 
 from normfold.preparation.constant64 import Constant64, round_once
-from normfold.preparation.graphs import graphs_of
-from normfold.preparation.workspace import Workspace, named_values
+from normfold.preparation.graphs import graphs_of, named_values
+from normfold.preparation.workspace import Workspace
 
 _REPLACES = "normfold.replaces"
 _BIAS_SLOT = 2
