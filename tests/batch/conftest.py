@@ -20,21 +20,16 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from tests.small_models import foldable
+
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
 
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-net (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
-<float[2, 2, 1, 1] w = {1, 2, 3, FACTOR}, float[2] g = {1.5, -0.5}, float[2] b = {0.25, 1},
- float[2] m = {0.5, 2}, float[2] v = {0.75, 3}>
-{ c = Conv(x, w)  n = BatchNormalization(c, g, b, m, v)  y = Relu(n) }
-"""
 WAIT_SECONDS = 20.0
 
 
 def content(factor: float = 4) -> bytes:
-    """Conv → BatchNormalization → Relu; every factor makes another model."""
-    return bytes(parser.parse_model(TEXT.replace("FACTOR", str(factor))).SerializeToString())
+    """A small model; every factor makes another."""
+    return bytes(foldable(factor).SerializeToString())
 
 
 def write_external(path: Path, seed: int = 0) -> None:

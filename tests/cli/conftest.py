@@ -11,21 +11,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from onnx import parser
+
+from tests.small_models import foldable
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
-
-FOLDABLE = """
-<ir_version: 8, opset_import: ["" : 17]>
-net (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
-<float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] g = {1.5, -0.5}, float[2] b = {0.25, 1}, float[2] m = {0.5, 2},
- float[2] v = {0.75, 3}>
-{
-    c = Conv(x, w)
-    n = BatchNormalization(c, g, b, m, v)
-    y = Relu(n)
-}
-"""
 
 
 @dataclass
@@ -87,7 +76,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def model(tmp_path: Path) -> Path:
     """Conv → BatchNormalization → Relu."""
     path = tmp_path / "in.onnx"
-    path.write_bytes(parser.parse_model(FOLDABLE).SerializeToString())
+    path.write_bytes(foldable().SerializeToString())
     return path
 
 

@@ -15,23 +15,12 @@ from onnx.reference import ReferenceEvaluator
 
 import normfold
 from normfold.reporting.report import Verification
-
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-net (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
-<float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] g = {1.5, -0.5}, float[2] b = {0.25, 1}, float[2] m = {0.5, 2},
- float[2] v = {0.75, 3}>
-{
-    c = Conv(x, w)
-    n = BatchNormalization(c, g, b, m, v)
-    y = Relu(n)
-}
-"""
+from tests.small_models import foldable
 
 
 @pytest.fixture
 def proto() -> onnx.ModelProto:
-    return parser.parse_model(TEXT)
+    return foldable()
 
 
 @pytest.fixture
@@ -129,9 +118,7 @@ class TestFold:
         proto.metadata_props.add(key="normfold", value='{"version":"0"}')
         result = normfold.fold(proto)
         assert '"previous":{"version":"0"}' in result.model.metadata_props["normfold"]
-        assert (
-            "normfold" not in normfold.fold(parser.parse_model(TEXT), provenance=False).model.metadata_props
-        )
+        assert "normfold" not in normfold.fold(foldable(), provenance=False).model.metadata_props
 
     def test_progress(self, path: Path, tmp_path: Path) -> None:
         phases: list[str] = []
