@@ -7,8 +7,8 @@ from onnx import ModelProto, parser
 _CONV_BATCHNORM = """
 <ir_version: 8, opset_import: ["" : 17]>
 net (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
-<float[2, 2, 1, 1] w = {1, 2, 3, FACTOR}, float[2] g = {1.5, -0.5}, float[2] b = {0.25, 1}, float[2] m = {0.5, 2},
- float[2] v = {0.75, 3}>
+<float[2, 2, 1, 1] w = {1, 2, 3, FACTOR}, float[2] g = {1.5, -0.5}, float[2] b = {0.25, 1},
+ float[2] m = {0.5, 2}, float[2] v = {0.75, 3}>
 {
     c = Conv(x, w)
     n = BatchNormalization(c, g, b, m, v)
