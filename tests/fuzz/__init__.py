@@ -6,7 +6,8 @@
 * ``draft``: a graph under construction, from drawn decisions.
 * ``steps/``: the operators and spellings that can be added to it.
 * ``generate``: how steps follow each other; a hypothesis strategy, so that what fails shrinks.
-* ``judge``: what must be true of every fold.
+* ``judge``: what must be true of every fold; ``limit``: that it ends.
+* ``runtime``: onnxruntime in a process of its own; ``jobs``: the processes of a run.
 * ``census``: what the generated models made normfold do.
 """
 

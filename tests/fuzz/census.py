@@ -35,6 +35,8 @@ class Census:
         kinds: models by opset, type of the first input, naming and so on.
         runtime: what onnxruntime could say.
         unusable: why a generated model said nothing.
+        crashed: models on which onnxruntime crashed before any fold, by seed and number.
+        died: models that a process died of, or that it did not get done with, likewise.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -45,6 +47,8 @@ class Census:
     kinds: Counter[str] = field(default_factory=Counter)
     runtime: Counter[str] = field(default_factory=Counter)
     unusable: Counter[str] = field(default_factory=Counter)
+    crashed: Counter[str] = field(default_factory=Counter)
+    died: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Mapping[str, Mapping[str, int]]) -> None:
         for name, counter in other.items():

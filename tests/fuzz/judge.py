@@ -20,7 +20,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 from onnx import helper
 
 from normfold.evaluation import NotCovered
@@ -33,6 +32,7 @@ from tests.conftest import graphs_of, nearest, nodes_of
 from tests.fuzz.draft import FLOATS
 from tests.fuzz.generate import Case
 from tests.fuzz.reference import Reference
+from tests.fuzz.runtime import InRuntime, RuntimeCrashed, RuntimeRefused
 
 Arrays = dict[str, np.ndarray]
 
@@ -67,12 +67,14 @@ class Verdict:
         folded: what the fold did.
         compared: values that were compared in float64.
         runtime: what onnxruntime could say: ``"compared"``, or why not.
+        crashes: how often onnxruntime crashed on the original.
         proof: what normfold's proof says.
     """
 
     folded: Folded
     compared: int = 0
     runtime: str = "not asked"
+    crashes: int = 0
     proof: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -125,8 +127,10 @@ def _is_right(
     _has_unique_names(proto)
     _is_rounded_once(verdict.folded, proto)
     verdict.compared = _compare(model, proto, verdict.folded, ours, feeds)
-    _compare_other_sizes(case, proto, verdict.folded)
-    verdict.runtime = _compare_in_runtime(model, proto, ours, feeds)
+    with InRuntime(model) as original:
+        _compare_other_sizes(case, proto, verdict.folded, original)
+        verdict.runtime = _compare_in_runtime(model, proto, ours, feeds, original)
+        verdict.crashes = original.crashes
     _is_settled(proto, case, fold)
 
 
@@ -273,7 +277,7 @@ def _noise(
     return _distance(value, np.asarray(moved[name]))
 
 
-def _compare_other_sizes(case: Case, proto: onnx.ModelProto, folded: Folded) -> None:
+def _compare_other_sizes(case: Case, proto: onnx.ModelProto, folded: Folded, original: InRuntime) -> None:
     """Also where the symbolic axes have other sizes than the model was drawn with, if onnxruntime takes
     them: it checks what numpy broadcasts. And with an empty batch."""
     others = [{name: size + more for name, size in case.sizes.items()} for more in (1, 2) if case.sizes]
@@ -284,32 +288,31 @@ def _compare_other_sizes(case: Case, proto: onnx.ModelProto, folded: Folded) -> 
         try:
             # Its recurrent layers abort the process on an empty batch.
             if all(sizes.values()):
-                _session(case.model).run(None, feeds)
+                original.run(feeds)
             ours = _run_original(case.model, feeds)
-        except Exception:  # the model does not take these sizes, whoever says so
-            continue
+        except (RuntimeRefused, RuntimeCrashed, Unusable):
+            continue  # the model does not take these sizes, whoever says so
         _compare(case.model, proto, folded, ours, feeds)
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-
-
-def _compare_in_runtime(model: onnx.ModelProto, proto: onnx.ModelProto, ours: Arrays, feeds: Arrays) -> str:
+def _compare_in_runtime(
+    model: onnx.ModelProto, proto: onnx.ModelProto, ours: Arrays, feeds: Arrays, original: InRuntime
+) -> str:
     try:
-        before = _session(model).run(None, feeds)
-    except Exception as error:  # its exceptions share no public base
+        before = original.run(feeds)
+    except RuntimeRefused as error:
         return f"cannot run the original: {_line(error)[:60]}"
+    except RuntimeCrashed:
+        return "crashed on the original"
     if any(node.domain == "com.microsoft" for node in nodes_of(proto.graph)):
         return "the folded model is for another provider"
     try:
-        after = _session(proto).run(None, feeds)
-    except Exception as error:  # likewise
+        with InRuntime(proto) as folded:
+            after = folded.run(feeds)
+    except RuntimeRefused as error:
         raise Wrong(f"onnxruntime does not run the folded model: {_line(error)}") from error
+    except RuntimeCrashed as error:
+        raise Wrong(f"onnxruntime crashes on the folded model alone: {_line(error)}") from error
     said = "compared"
     for output, first, second in zip(model.graph.output, before, after, strict=True):
         expected = np.asarray(ours[output.name])
