@@ -74,6 +74,10 @@ class Elements:
         return budget
 
 
+# Elements that take as long as calling one more node does (docs/decisions/0012).
+NODE = 6_000
+
+
 def is_bias(affine: Affine, value: ir.Value, workspace: Workspace) -> bool:
     """Whether an affine on ``value`` is nothing but the bias of a linear layer spelled MatMul, Add."""
     producer = value.producer()
@@ -135,6 +139,7 @@ def charge_edit(cost: Elements, node: ir.Node, crossing: Crossing, workspace: Wo
         source, output = node.inputs[0], node.outputs[0]
         fused = source is not None and len(source.uses()) == 1 and _is_fusing(source.producer())
         cost.add(workspace.dims(output), slower + fused, unknown=output.name or "?")
+        cost.add((NODE,), fused)
     for constant in crossing.constants.values() if node.op_type in _ELEMENTWISE else ():
         if sum(size > 1 for size in constant.shape) > 1:
             cost.add(constant.shape)

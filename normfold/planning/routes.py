@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements, charge_edit, is_bias, passes
+from normfold.planning.cost import NODE, Elements, charge_edit, is_bias, passes
 from normfold.planning.crossing import Table
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
@@ -237,6 +237,7 @@ class Planner:
         if not is_bias(affine, value, self._workspace):
             times = passes(affine, from_batchnorm=from_batchnorm)
             cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
+            cost.add((NODE,), times)
             cost.add((affine.map_elements,))
 
 
