@@ -125,6 +125,22 @@ def test_a_sum_in_float16_keeps_the_scale_in_front_of_it(check: Any, kind: str) 
         assert outcome.ops == ["Sigmoid", "Sigmoid", "MatMul", "Mul", "Sigmoid"]
 
 
+@pytest.mark.parametrize(("shift", "fits"), [(1000.0, True), (2000.0, False)])
+def test_what_is_left_behind_a_sum_must_fit(check: Any, shift: float, fits: bool) -> None:
+    """Behind a sum over 64 positions it touches less, and is 64 times as large."""
+    proto = check.model(
+        """g (float16[N, 3, 8, 8] x) => (float16[N, 3, 1, 1] y) {
+            t = Add (x, k) s = ReduceSum (t, axes) y = Sigmoid (s)
+        }""",
+        {"k": np.full((3, 1, 1), shift, np.float16), "axes": np.array([2, 3])},
+    )
+    outcome = check(proto)
+    if fits:
+        assert outcome.ops == ["ReduceSum", "Add", "Sigmoid"]
+    else:
+        assert outcome.kept("NF111").site == "t"
+
+
 @pytest.mark.parametrize(
     ("affine", "dtype", "code"),
     [

@@ -35,6 +35,7 @@ def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
         "eps": np.array(1e-3),
         "two": np.array(2.0),
         "half": np.array(-0.5),
+        "zero": np.array(0.0),
         "count": np.array(K),
         "less": np.array(K - 1),
         "wide": np.ones(K),
@@ -43,6 +44,7 @@ def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
         "rows": np.array([0, G, -1]),
         "back": np.array([0, C, 4, 5]),
         "five": np.array([0, G, C // G, 4, 5]),
+        "first": np.array([1]),
         "last": np.array([2]),
         "lasts": np.array([2, 3, 4]),
         "squared": np.array(2),
@@ -118,6 +120,12 @@ SPELLINGS = {
     f"{DIVIDE} {AFFINE}",
     "root of a reciprocal": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) q = Reciprocal (ve) i = Sqrt (q) "
     f"n = Mul (c, i) {AFFINE}",
+    "negated": f"{ROWS} {MEAN} c = Sub (mu, r) sq = Mul (c, c) v = ReduceMean (sq, last) ve = Add (v, eps) "
+    f"sd = Sqrt (ve) d = Neg (c) n = Div (d, sd) {AFFINE}",
+    "guarded by Max": f"{ROWS} {MEAN} {VARIANCE} w = Max (v, zero) ve = Add (w, eps) sd = Sqrt (ve) "
+    f"n = Div (c, sd) {AFFINE}",
+    "guarded by Clip": f"{ROWS} {MEAN} {VARIANCE} w = Clip (v, zero) ve = Add (w, eps) sd = Sqrt (ve) "
+    f"n = Div (c, sd) {AFFINE}",
     "no affine": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} y = Reshape (n, back)",
 }
 
@@ -130,6 +138,21 @@ def test_a_spelling_is_read(check: Checker, spelling: str) -> None:
     assert norm.x.name == "x"
     assert norm.y.name == "y"
     assert norm.has_affine == (spelling != "no affine")
+
+
+@pytest.mark.parametrize(
+    ("body", "groups"),
+    [
+        ("mu = GlobalAveragePool (x) c = Sub (x, mu) sq = Mul (c, c) v = GlobalAveragePool (sq) "
+         "ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) m = Mul (n, g) y = Add (m, b)", C),
+        ("r = Flatten <axis=1> (x) mu = ReduceMean (r, first) c = Sub (r, mu) sq = Mul (c, c) "
+         "v = ReduceMean (sq, first) ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) "
+         "u = Reshape (n, back) m = Mul (u, g) y = Add (m, b)", 1),
+    ],
+    ids=["GlobalAveragePool", "Flatten"],
+)  # fmt: skip
+def test_all_positions_and_all_elements(check: Checker, body: str, groups: int) -> None:
+    assert norm_of(check, body).groups == groups
 
 
 def test_sizes_may_be_open(check: Checker) -> None:
@@ -251,16 +274,31 @@ def test_a_gate_on_another_value_is_no_silu(check: Checker) -> None:
          "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "instancenorm", (2, 3)),
         ("mu = ReduceMean <axes=[1]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[1]> (sq) "
          "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "layernorm", (1,)),
+        ("mu = ReduceMean <axes=[2]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[2]> (sq) "
+         "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)", "layernorm", (2,)),
         ("sq = Mul (x, x) v = ReduceMean <axes=[1]> (sq) ve = Add (v, eps) sd = Sqrt (ve) y = Div (x, sd)",
          "rmsnorm", (1,)),
     ],
-    ids=["instancenorm", "layernorm over channels", "rmsnorm"],
+    ids=["instancenorm", "layernorm over channels", "layernorm over rows", "rmsnorm"],
 )  # fmt: skip
 def test_its_relatives_are_told_apart(check: Checker, body: str, kind: str, axes: tuple[int, ...]) -> None:
-    text = f"g (float[N, 12, H, W] x) => (float[N, 12, H, W] y) {{ {body} }}"
+    text = f"g (float[N, 12, 4, W] x) => (float[N, 12, 4, W] y) {{ {body} }}"
     (norm,) = found_in(check.model(text, {"eps": np.array(1e-3, np.float32)}, opset=13))
     assert isinstance(norm, Norm)
     assert (norm.kind, norm.axes) == (kind, axes)
+
+
+def test_a_scale_on_the_last_axis_says_that_channels_are_last(check: Checker) -> None:
+    body = (
+        "mu = ReduceMean <axes=[1, 2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) "
+        "v = ReduceMean <axes=[1, 2, 3]> (sq) ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) "
+        "y = Mul (n, gamma)"
+    )
+    text = f"g (float[2, 4, 5, 12] x) => (float[2, 4, 5, 12] y) {{ {body} }}"
+    (norm,) = found_in(check.model(text, used(body), opset=13))
+    assert isinstance(norm, Norm)
+    assert (norm.kind, norm.groups, norm.channel_axis) == ("groupnorm", 1, 3)
+    np.testing.assert_array_equal(norm.scale, parameters()["gamma"].astype(np.float64))
 
 
 def test_an_inner_value_that_is_read_elsewhere_is_refused(check: Checker) -> None:

@@ -34,16 +34,23 @@ UNBIASED = (
 CONSTANTS = {
     "rows": np.array([0, 3, -1]),
     "back": np.array([0, 12, 4, 5]),
+    "five": np.array([0, 3, 4, 4, 5]),
+    "rest": np.array([2, 3, 4]),
     "strided": np.array([0, 4, 3, 20]),
     "last": np.array([2]),
     "spatial": np.array([2, 3]),
     "everything": np.array([1, 2, 3]),
     "samples": np.array([0, 2, 3]),
     "mixed": np.array([1, 3]),
+    "channels": np.array([1]),
+    "width": np.array([3]),
     "eps": np.array(1e-3, np.float32),
     "one": np.array(1, np.float32),
+    "zero": np.array(0, np.float32),
     "two": np.array(2, np.float32),
     "three": np.array(3, np.float32),
+    "wide": np.array([2, 12, 4, 5]),
+    "row": np.array([3, 1, 4, 1, 5], np.float32),
     "third": np.array([3]),
 }
 
@@ -94,6 +101,96 @@ def test_one_thing_differs(check: Checker, change: str) -> None:
     assert [one.code if isinstance(one, LookAlike) else one for one in found] == [code]
 
 
+VARIANCE = "ve = Add (v, eps)"
+NO_VARIANCE = {
+    "third moment": ("sq = Mul (c, c)", "sq = Pow (c, three)"),
+    "the larger one": (VARIANCE, "ve = Max (v, eps)"),
+    "clipped above": (VARIANCE, "w = Clip (v, zero, two) ve = Add (w, eps)"),
+    "clipped below at one": (VARIANCE, "w = Clip (v, one) ve = Add (w, eps)"),
+    # max(var, ε), not var.
+    "it may be negative": (VARIANCE, "w = Sub (v, eps) p = Relu (w) ve = Add (p, eps)"),
+    "fourth root": ("y = Div (c, sd)", "i = Reciprocal (sd) h = Sqrt (i) y = Mul (c, h)"),
+    "root of twice the reciprocal": ("sd = Sqrt (ve) y = Div (c, sd)", "d = Div (two, ve) i = Sqrt (d) "
+                                     "y = Mul (c, i)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", NO_VARIANCE)
+def test_what_it_is_divided_by_is_no_deviation(check: Checker, change: str) -> None:
+    was, becomes = NO_VARIANCE[change]
+    assert was in BY_CHANNEL
+    found = found_in(model(check, BY_CHANNEL.replace(was, becomes)))
+    assert [one for one in found if isinstance(one, Norm)] == []
+
+
+BEHIND = {
+    "the mean is added back": "m = ReduceMean (x, spatial) y = Add (n, m)",
+    "divided by the mean": "m = ReduceMean (x, spatial) y = Div (n, m)",
+    "a third moment is added": "x2 = Mul (x, x) x3 = Mul (x2, x) m3 = ReduceMean (x3, spatial) "
+    "y = Add (n, m3)",
+    "rounded": "i = Cast <to=6> (n) y = Cast <to=1> (i)",
+    "a scale behind the gate": "s = Sigmoid (n) y = Mul (s, two)",
+    "a scale along the width": "y = Mul (n, row)",
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_is_behind_it_is_no_part_of_it(check: Checker, behind: str) -> None:
+    norms = found_in(model(check, f"{BY_CHANNEL.replace('y =', 'n =')} {BEHIND[behind]}"))
+    assert [(norm.y.name, norm.activation) for norm in norms if isinstance(norm, Norm)] == [("n", None)]
+
+
+def test_a_scale_along_the_width_is_none_of_the_channels(check: Checker) -> None:
+    norms = found_in(model(check, f"{GROUPED.replace('y =', 'w =')} y = Mul (w, row)"))
+    assert [norm.y.name for norm in norms if isinstance(norm, Norm)] == ["w"]
+
+
+def test_a_scale_behind_silu_is_no_part_of_it(check: Checker) -> None:
+    body = BY_CHANNEL.replace("y = Div", "n = Div") + " s = Sigmoid (n) a = Mul (n, s) y = Mul (a, two)"
+    (norm,) = found_in(model(check, body))
+    assert isinstance(norm, Norm)
+    assert (norm.y.name, norm.activation) == ("a", "silu")
+
+
+@pytest.mark.parametrize(("slope", "end"), [("", "n"), ("<alpha=1.0>", "y")], ids=["1.702", "1"])
+def test_only_a_slope_of_one_is_silu(check: Checker, slope: str, end: str) -> None:
+    body = BY_CHANNEL.replace("y = Div", "n = Div") + f" y = com.microsoft.QuickGelu {slope} (n)"
+    (norm,) = found_in(model(check, body))
+    assert isinstance(norm, Norm)
+    assert (norm.y.name, norm.activation) == (end, "silu" if end == "y" else None)
+
+
+def test_the_deviation_of_another_position(check: Checker) -> None:
+    """Rows and columns are as many, and the deviation has its own in the other order."""
+    over_channels = BY_CHANNEL.replace("spatial", "channels")
+    proto = model(check, over_channels, "[2, 12, 4, 4]")
+    assert [norm.y.name for norm in found_in(proto) if isinstance(norm, Norm)] == ["y"]
+    turned = over_channels.replace("y = Div (c, sd)", "t = Transpose <perm=[0, 1, 3, 2]> (sd) y = Div (c, t)")
+    proto = model(check, turned, "[2, 12, 4, 4]")
+    assert [one for one in found_in(proto) if isinstance(one, Norm)] == []
+
+
+def test_the_mean_of_weighted_elements(check: Checker) -> None:
+    """``w·x − mean(w·x)`` is not ``w·(x − mean(x))``."""
+    body = (
+        "mu = ReduceMean (x, width) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean (sq, width) "
+        "ve = Add (v, eps) sd = Sqrt (ve) w = Mul (x, row) {} y = Div (d, sd)"
+    )
+    proto = model(check, body.format("k = Mul (mu, row) d = Sub (w, k)"))
+    assert [norm.y.name for norm in found_in(proto) if isinstance(norm, Norm)] == ["y"]
+    proto = model(check, body.format("k = ReduceMean (w, width) d = Sub (w, k)"))
+    assert [one for one in found_in(proto) if isinstance(one, Norm)] == []
+
+
+def test_an_expand_that_enlarges_is_no_part_of_it(check: Checker) -> None:
+    body = BY_CHANNEL.replace("y = Div", "n = Div") + " y = Expand (n, wide)"
+    proto = model(check, body, "[2, 12, 4, 1]")
+    proto.graph.output[0].type.tensor_type.shape.dim[3].dim_value = 5
+    (norm,) = found_in(proto)
+    assert isinstance(norm, Norm)
+    assert norm.y.name == "n"
+
+
 def test_a_constant_is_no_other_value(check: Checker) -> None:
     """γ/σ where nothing says that γ fits: it is not read, and nothing else is wrong with it."""
     body = BY_CHANNEL.replace("y = Div (c, sd)", "q = Div (gamma, sd) y = Mul (c, q)")
@@ -108,6 +205,15 @@ def test_a_constant_is_no_other_value(check: Checker) -> None:
 def test_strided_channels_are_no_group(check: Checker) -> None:
     body = GROUPED.replace("Reshape (x, rows)", "Reshape (x, strided)").replace("last", "mixed")
     (found,) = found_in(model(check, body))
+    assert isinstance(found, LookAlike)
+    assert (found.code, found.reason) == ("NF406", "it averages over axes that no normalisation has")
+
+
+def test_a_group_is_normalised_over_every_position(check: Checker) -> None:
+    parts = GROUPED.replace("Reshape (x, rows)", "Reshape (x, five)")
+    (norm,) = found_in(model(check, parts.replace("last", "rest")))
+    assert isinstance(norm, Norm)
+    (found,) = found_in(model(check, parts.replace("last", "spatial")))
     assert isinstance(found, LookAlike)
     assert (found.code, found.reason) == ("NF406", "it averages over axes that no normalisation has")
 

@@ -132,7 +132,7 @@ def _layout(
         channel = cut[0]
         inner = [piece in over for piece in axes[channel]]
         spatial = set(range(1, rank)) - {channel}
-        if channel in (1, rank - 1) and inner == sorted(inner) and kept <= {0} and varying <= {channel}:
+        if channel in (1, rank - 1) and inner == sorted(inner):
             groups = math.prod(p.size.number or 0 for p in axes[channel] if p not in over)
             if groups and all(place in gone or not axes[place] for place in spatial):
                 return "groupnorm", tuple(sorted({*gone, channel})), channel, groups
@@ -141,7 +141,7 @@ def _layout(
             if varying - {channel} or not axes[channel]:
                 continue
             spatial = set(range(1, rank)) - {channel}
-            if not all(place in gone or not axes[place] for place in spatial) or not kept <= {0, channel}:
+            if not all(place in gone or not axes[place] for place in spatial):
                 continue
             if channel in kept and spatial & set(gone):
                 size = math.prod(piece.size.number or 0 for piece in axes[channel])

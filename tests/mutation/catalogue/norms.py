@@ -227,18 +227,23 @@ MUTANTS = [
         Edit("forgotten: samples are averaged over", "if 0 in gone or 0 in cut:", "if False:"),
         Edit(
             "forgotten: channels of a group are neighbours",
-            "and inner == sorted(inner) and kept",
-            "and kept",
-        ),
-        Edit(
-            "forgotten: an affine along another axis",
-            "and kept <= {0} and varying <= {channel}:",
-            "and kept <= {0}:",
+            " and inner == sorted(inner):",
+            ":",
         ),
         Edit(
             "forgotten: an axis that is not averaged over",
-            "and kept <= {0} and varying <= {channel}:",
-            "and varying <= {channel}:",
+            "if groups and all(place in gone or not axes[place] for place in spatial):",
+            "if groups:",
+        ),
+        Edit(
+            "forgotten: an axis besides the channels that is not averaged over",
+            "if not all(place in gone or not axes[place] for place in spatial):",
+            "if False:",
+        ),
+        Edit(
+            "forgotten: an affine along another axis than the channels'",
+            "if varying - {channel} or not axes[channel]:",
+            "if not axes[channel]:",
         ),
         Edit(
             "scale and shift exchanged",
