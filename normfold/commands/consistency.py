@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from normfold.commands.arguments import image_options
 from normfold.commands.run import Run
-from normfold.errors import ConsistencyFailed, Inconclusive, MissingDependency
+from normfold.errors import ConsistencyFailed, Inconclusive
 from normfold.loading import ModelLike, Source
 from normfold.progress import Progress
 from normfold.reporting.report import Report
@@ -140,13 +140,10 @@ def _examine_module(
     image: ImageOptions | None = None,
 ) -> bool:
     """Adds what a torch module, its graph and data say; returns whether the data were enough."""
-    try:
-        from normfold.consistency.module import examine_module
-    except ImportError as error:
-        raise MissingDependency(f"--torch needs torch: pip install 'normfold[torch]' ({error})") from error
     from normfold.consistency.batches import data_record
     from normfold.consistency.record import comparison_record, named
     from normfold.consistency.static import static_findings
+    from normfold.torch_modules.examination import examine_module
 
     with run.phase("module"):
         run.report.inputs.append({"path": factory})

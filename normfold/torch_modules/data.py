@@ -1,8 +1,7 @@
-"""A live torch module beside the graph that is exported from it. The only module here that imports torch."""
+"""Data files as the arguments of a module's ``forward``."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 import zlib
@@ -12,70 +11,18 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import onnx_ir as ir
-import torch
 from torch import nn
 
-from normfold.consistency.drift import DataReport, data_findings
 from normfold.errors import InputError
-from normfold.torch import ModuleReport, check, load_module, to_onnx
 from normfold.verification.image_options import ImageOptions
 from normfold.verification.images import image_files, load_images
 from normfold.verification.inputs import InputSpec
 
 _ARRAYS = (".npz", ".npy")
-_COMPARED = 64
-_BATCH = 8
+_READ_AT_ONCE = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class ModuleExamined:
-    """What was found on a module.
-
-    Attributes:
-        model: the exported graph, its normalisations kept.
-        module: module and graph side by side.
-        statistics: running statistics against the data.
-    """
-
-    model: ir.Model
-    module: ModuleReport
-    statistics: DataReport
-
-
-def examine_module(
-    factory: str,
-    weights: str | os.PathLike[str] | None,
-    data: str | os.PathLike[str] | Mapping[str, Any],
-    image: ImageOptions | None = None,
-) -> ModuleExamined:
-    """Makes a module, exports it in evaluation mode, and compares both with each other and with data.
-
-    Args:
-        factory: ``package.module:factory``.
-        weights: state dictionary for it.
-        data: ``.npz`` keyed by the parameters of ``forward``, ``.npy``, a folder of either or of images, or
-            arrays; axis 0 counts images.
-        image: how images become inputs; their size has to be given.
-
-    Raises:
-        InputError: NF900, or the module cannot be made, exported or run on the data.
-    """
-    module = load_module(factory, weights).eval()
-    arrays = _arrays(module, data, image)
-    some = tuple(torch.from_numpy(array[:_COMPARED]) for array in arrays.values())
-    batch = tuple({0: torch.export.Dim.AUTO} for _ in some)
-    model = to_onnx(module, some, optimize=False, input_names=list(arrays), dynamic_shapes=batch)
-    count = min(len(array) for array in arrays.values())
-    names = [str(value.name) for value in model.graph.inputs]
-    batches = [
-        {name: array[i : i + _BATCH] for name, array in zip(names, arrays.values(), strict=True)}
-        for i in range(0, count, _BATCH)
-    ]
-    return ModuleExamined(model, check(module, some, model), data_findings(model, batches))
-
-
-def _arrays(
+def forward_arrays(
     module: nn.Module, data: str | os.PathLike[str] | Mapping[str, Any], image: ImageOptions | None
 ) -> dict[str, Any]:
     """The inputs of ``forward``, in its order."""
@@ -105,7 +52,7 @@ def _read(path: Path, module: nn.Module, image: ImageOptions | None) -> dict[str
     files = [path] if path.is_file() else sorted(f for f in path.iterdir() if f.suffix in _ARRAYS)
     if pictures := [] if files and files != [path] else image_files(path):
         spec = InputSpec("image", np.dtype(np.float32), ("N", _channels(module), "H", "W"))
-        loaded = load_images(pictures, [spec], image or ImageOptions(), _BATCH)
+        loaded = load_images(pictures, [spec], image or ImageOptions(), _READ_AT_ONCE)
         return {"": np.concatenate([batch["image"] for batch in loaded])}
     if not files or any(file.suffix not in _ARRAYS for file in files):
         raise InputError(f"{path}: --torch takes .npz, .npy, images, or a folder of them", code="NF900")
