@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,7 @@ def check_suffix(path: Path) -> None:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Writes ``report`` in the format of the suffix.
+    """Writes ``report`` in the format of the suffix, whole or not at all.
 
     Raises:
         InputError: NF900 for a suffix without a format.
@@ -40,9 +41,24 @@ def write_report(report: Report, path: Path) -> None:
     """
     render = _renderer(path)
     try:
-        path.write_text(render(report), encoding="utf-8", errors="replace")
+        _write_whole(path, render(report).encode("utf-8", errors="replace"))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}", code="NF920") from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """By way of a file beside it, unless ``path`` is a device or a pipe."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
+    temporary = path.with_name(f".normfold-report-{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def append_job_summary(report: Report, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import numpy_helper, parser
+
+from tests.limits import largest_file
 
 
 @pytest.fixture
@@ -155,12 +156,8 @@ class TestNoRoom:
 
     def test_for_the_file(self, tools: Any, large: Path, tmp_path: Path, jobs: tuple[str, ...]) -> None:
         (tmp_path / "out").mkdir()
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-        try:
+        with largest_file(100_000):
             ended = tools.run("fold", large, "-o", f"{tmp_path / 'out'}/", *jobs)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert ended.code == 2
         (complaint,) = ended.err.splitlines()
         assert "NF920" in complaint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 
 from normfold.errors import OutputError
 from normfold.loading import Loaded, load, save, stage, stage_copy
+from tests.limits import largest_file
 
 Write = Callable[..., Path]
 X = np.random.default_rng(1).normal(size=(2, 100)).astype(np.float32)
@@ -243,12 +243,8 @@ class TestCannotWrite:
 
     @pytest.mark.parametrize("external", [False, True])
     def test_full_disk(self, single: Path, external: bool) -> None:
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
-        try:
+        with largest_file(20_000):
             self.refused(single, single.parent / "out.onnx", "too large", external=external)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
     def test_foreign_file_under_the_name_of_the_data(self, external: Path, tmp_path: Path) -> None:
         loaded = load(external)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -17,6 +18,7 @@ from normfold.reporting.files import append_job_summary, write_report
 from normfold.reporting.json import render_json
 from normfold.reporting.markdown import render_markdown
 from normfold.reporting.report import Finding, Measurement, Report, Site, Verification
+from tests.limits import largest_file
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
 HOSTILE = "a|b[0]*_<script>\x1b[31m`$(x)`"
@@ -225,6 +227,31 @@ class TestFiles:
         with pytest.raises(OutputError) as caught:
             write_report(full(), tmp_path / "none" / "report.json")
         assert caught.value.code == "NF920"
+
+    def test_full_disk_leaves_the_old_report(self, tmp_path: Path) -> None:
+        path = tmp_path / "report.html"
+        path.write_text("old")
+        with largest_file(100), pytest.raises(OutputError) as caught:
+            write_report(full(), path)
+        assert caught.value.code == "NF920"
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_link_stays_one(self, tmp_path: Path) -> None:
+        link, path = tmp_path / "link.md", tmp_path / "report.md"
+        link.symlink_to(path)
+        write_report(full(), link)
+        assert link.is_symlink()
+        assert path.read_text() == render_markdown(full())
+
+    def test_a_pipe_is_written_to_not_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "pipe.md"
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        write_report(full(), path)
+        assert os.read(reader, 1 << 16).decode() == render_markdown(full())
+        os.close(reader)
+        assert path.is_fifo()
 
     def test_job_summary_is_appended(self, tmp_path: Path) -> None:
         path = tmp_path / "summary.md"
