@@ -46,14 +46,13 @@ def to_onnx(module: nn.Module, args: Sequence[Any], **options: Any) -> ir.Model:
 
 @contextlib.contextmanager
 def _without_remarks() -> Iterator[None]:
-    """The exporter logs which packages it does without."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Torch logs which packages it does without, and its inner steps where an export fails."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 import normfold.torch  # noqa: E402
+from models.lenet import LeNet  # noqa: E402
 from normfold.errors import InputError  # noqa: E402
 
 
@@ -203,6 +204,55 @@ def test_weights_are_loaded_without_running_code(tmp_path: Path) -> None:
         normfold.torch.load_module("models.lenet:LeNet", tmp_path / "pickle.pt")
     with pytest.raises(InputError, match="missing"):
         normfold.torch.load_module("models.lenet:LeNet", tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off(prefix: str, tmp_path: Path) -> None:
+    state = {prefix + key: value for key, value in LeNet().state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    loaded = normfold.torch.load_module("models.lenet:LeNet", tmp_path / "w.pt").state_dict()
+    assert all(torch.equal(loaded[key.removeprefix(prefix)], value) for key, value in state.items())
+
+
+def test_weights_of_a_wrapper_itself(tmp_path: Path) -> None:
+    """Its own names begin alike, and nothing is taken off."""
+    wrapped = torch.nn.DataParallel(LeNet())
+    torch.save(wrapped.state_dict(), tmp_path / "w.pt")
+    loaded = normfold.torch.load_module(f"{__name__}:parallel", tmp_path / "w.pt").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in wrapped.state_dict().items())
+
+
+def parallel() -> torch.nn.Module:
+    return torch.nn.DataParallel(LeNet())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda s: {k: v for k, v in s.items() if "running" not in k},
+            r"8 keys missing: .*running_mean, .*…$",
+        ),
+        (
+            lambda s: {"module." + k if k.endswith("weight") else k: v for k, v in s.items()},
+            "does not have: m",
+        ),
+        (lambda s: {**s, "more.weight": torch.zeros(2)}, r"1 key that it does not have: more\.weight$"),
+        (lambda s: {"epoch": 3, "state_dict": s}, "save what it holds as 'state_dict' alone"),
+        (lambda s: {k: v.flatten() for k, v in s.items()}, r"Error\(s\) .* size mismatch for"),
+        (lambda s: [1, 2], "holds a list, not a state dictionary"),
+        (lambda s: {3: torch.zeros(2)}, "holds a dict, not a state dictionary"),
+        (lambda s: LeNet(), r"holds no state dictionary of tensors alone"),
+    ],
+    ids=["missing", "half", "more", "checkpoint", "shapes", "list", "numbers", "module"],
+)
+def test_weights_that_do_not_fit_are_told_in_one_line(
+    change: Callable[[dict[str, torch.Tensor]], object], said: str, tmp_path: Path
+) -> None:
+    torch.save(change(LeNet().state_dict()), tmp_path / "w.pt")
+    with pytest.raises(InputError, match=said) as raised:
+        normfold.torch.load_module("models.lenet:LeNet", tmp_path / "w.pt")
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("factory", ["models.lenet", "models.lenet:Nothing", "nowhere.at.all:f", "os:getcwd"])
