@@ -28,6 +28,8 @@ def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
     arrays = {
         "g": rng.standard_normal((C, 1, 1)),
         "b": rng.standard_normal((C, 1, 1)),
+        "g3": rng.standard_normal((G, C // G)),
+        "b3": rng.standard_normal((G, C // G)),
         "gamma": rng.standard_normal(C),
         "beta": rng.standard_normal(C),
         "ones": np.ones(G),
@@ -47,6 +49,8 @@ def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
         "first": np.array([1]),
         "last": np.array([2]),
         "lasts": np.array([2, 3, 4]),
+        "behind": np.array([3, 4]),
+        "channels": np.array([0, C, 1, 1]),
         "squared": np.array(2),
     }
     return {**{k: v.astype(dtype) for k, v in arrays.items()}, **integers}
@@ -138,6 +142,30 @@ def test_a_spelling_is_read(check: Checker, spelling: str) -> None:
     assert norm.x.name == "x"
     assert norm.y.name == "y"
     assert norm.has_affine == (spelling != "no affine")
+
+
+SCALE_ON_THE_RECIPROCAL = (
+    "r = Reshape (x, five) mu = ReduceMean <keepdims=0> (r, lasts) m5 = Unsqueeze (mu, lasts) "
+    "c = Sub (r, m5) sq = Mul (c, c) v = ReduceMean <keepdims=0> (sq, lasts) ve = Add (v, eps) "
+    "sd = Sqrt (ve) i = Reciprocal (sd) i3 = Unsqueeze (i, last) a = Mul (i3, g3) m3 = Unsqueeze (mu, last) "
+    "ma = Mul (m3, a) o = Sub (b3, ma) "
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "a5 = Unsqueeze (a, behind) o5 = Unsqueeze (o, behind) xa = Mul (r, a5) z = Add (xa, o5) "
+        "y = Reshape (z, back)",
+        "a4 = Reshape (a, channels) o4 = Reshape (o, channels) xa = Mul (x, a4) y = Add (xa, o4)",
+    ],
+    ids=["on groups", "on channels"],
+)
+def test_scale_and_shift_of_the_channels_before_x_is_met(check: Checker, rest: str) -> None:
+    """``x·(γ/σ) + (β − μ·γ/σ)``: reductions leave no axis that γ could run over."""
+    norm = norm_of(check, SCALE_ON_THE_RECIPROCAL + rest)
+    assert (norm.kind, norm.groups) == ("groupnorm", G)
+    np.testing.assert_allclose(norm.scale, parameters()["g3"].reshape(-1), rtol=1e-7)
 
 
 @pytest.mark.parametrize(

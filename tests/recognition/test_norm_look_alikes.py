@@ -51,6 +51,7 @@ CONSTANTS = {
     "three": np.array(3, np.float32),
     "wide": np.array([2, 12, 4, 5]),
     "row": np.array([3, 1, 4, 1, 5], np.float32),
+    "seven": np.ones(7, np.float32),
     "third": np.array([3]),
 }
 
@@ -109,6 +110,8 @@ NO_VARIANCE = {
     "clipped below at one": (VARIANCE, "w = Clip (v, one) ve = Add (w, eps)"),
     # max(var, ε), not var.
     "it may be negative": (VARIANCE, "w = Sub (v, eps) p = Relu (w) ve = Add (p, eps)"),
+    "epsilon is subtracted": (VARIANCE, "ve = Sub (v, eps)"),
+    "the mean is added to it": (VARIANCE, "m = ReduceMean (x, spatial) w = Add (v, m) ve = Add (w, eps)"),
     "fourth root": ("y = Div (c, sd)", "i = Reciprocal (sd) h = Sqrt (i) y = Mul (c, h)"),
     "root of twice the reciprocal": ("sd = Sqrt (ve) y = Div (c, sd)", "d = Div (two, ve) i = Sqrt (d) "
                                      "y = Mul (c, i)"),
@@ -131,6 +134,7 @@ BEHIND = {
     "rounded": "i = Cast <to=6> (n) y = Cast <to=1> (i)",
     "a scale behind the gate": "s = Sigmoid (n) y = Mul (s, two)",
     "a scale along the width": "y = Mul (n, row)",
+    "a scale that does not fit": "y = Mul (n, seven)",
 }
 
 
@@ -168,6 +172,58 @@ def test_the_deviation_of_another_position(check: Checker) -> None:
     turned = over_channels.replace("y = Div (c, sd)", "t = Transpose <perm=[0, 1, 3, 2]> (sd) y = Div (c, t)")
     proto = model(check, turned, "[2, 12, 4, 4]")
     assert [one for one in found_in(proto) if isinstance(one, Norm)] == []
+
+
+BY_ROW = (
+    "mu = ReduceMean (x, channels) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean (sq, channels) "
+    "ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) a = Unsqueeze (x, second) b = Unsqueeze (x, channels) "
+)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        "d = Sub (a, b) e = ReduceMean <keepdims=0> (d, second) y = Add (n, e)",
+        "w = Mul (a, ones) d = Sub (w, b) e = ReduceMean <keepdims=0> (d, second) y = Add (n, e)",
+    ],
+    ids=["directly", "where a constant has made room"],
+)
+def test_every_element_with_every_other(check: Checker, pairs: str) -> None:
+    """The mean of ``x_i − x_j`` over j is ``x_i − μ``, not that of ``x_i − x_i``."""
+    proto = check.model(
+        f"g (float[2, 12] x) => (float[2, 12] y) {{ {BY_ROW} {pairs} }}",
+        {
+            "channels": np.array([1]),
+            "second": np.array([2]),
+            "eps": np.array(1e-3, np.float32),
+            **({"ones": np.ones(12, np.float32)} if "ones" in pairs else {}),
+        },
+    )
+    (norm,) = found_in(proto)
+    assert isinstance(norm, Norm)
+    assert norm.y.name == "n"
+
+
+def test_a_mean_over_what_only_a_constant_spans(check: Checker) -> None:
+    """Each element is divided by its own size; later the constant's axis turns out to be the channels."""
+    body = (
+        "m = ReduceMean (x, second) w = Mul (m, ones) sq = Mul (w, w) v = ReduceMean (sq, second) "
+        "t = Transpose <perm=[0, 2, 1]> (x) z = Add (w, t) ve = Add (v, eps) sd = Sqrt (ve) y = Div (x, sd)"
+    )
+    proto = check.model(
+        f"g (float[2, 12, 1] x) => (float[2, 12, 1] y, float[2, 12, 12] z) {{ {body} }}",
+        {"ones": np.ones(12, np.float32), "second": np.array([2]), "eps": np.array(1e-3, np.float32)},
+    )
+    assert [one for one in found_in(proto) if isinstance(one, Norm)] == []
+
+
+@pytest.mark.parametrize(("width", "norms"), [("5", ["y"]), ("W", [])])
+def test_a_scale_of_positions_needs_as_many(check: Checker, width: str, norms: list[str]) -> None:
+    body = BY_CHANNEL.replace("spatial", "width").replace(
+        "y = Div (c, sd)", "a = Div (row, sd) y = Mul (c, a)"
+    )
+    found = found_in(model(check, body, f"[N, 12, 4, {width}]"))
+    assert [norm.y.name for norm in found if isinstance(norm, Norm)] == norms
 
 
 def test_the_mean_of_weighted_elements(check: Checker) -> None:

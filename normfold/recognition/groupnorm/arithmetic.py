@@ -8,7 +8,7 @@ from normfold.affine import Array64
 from normfold.preparation.constant64 import FLOAT_TYPES
 from normfold.preparation.node_view import NodeView
 from normfold.recognition.batchnorm import read_batchnorm
-from normfold.recognition.groupnorm.frame import Axis, Laid, NotRead, View, uncut
+from normfold.recognition.groupnorm.frame import Laid, NotRead, broadcast
 from normfold.recognition.groupnorm.reader import Reader, Reading, with_affine
 from normfold.recognition.groupnorm.terms import ONE, Expression, product, total
 from normfold.refusal import Refused
@@ -104,14 +104,14 @@ def _batchnorm(node: NodeView, reader: Reader) -> Expression:
 
 def _sigmoid(node: NodeView, reader: Reader) -> Expression:
     x = reader.expression(node, 0)
-    return Expression(x.view, x.terms, x.shadow, "gate")
+    return Expression(x.view, x.terms, "gate")
 
 
 def _swish(node: NodeView, reader: Reader) -> Expression:
     x = reader.expression(node, 0)
     if node.float_attribute("alpha", 1.702 if node.op_type == "QuickGelu" else 1.0) != 1.0:
         raise NotRead("a Swish with another slope")
-    return Expression(x.view, x.terms, x.shadow, "silu")
+    return Expression(x.view, x.terms, "silu")
 
 
 def _gated(node: NodeView, reader: Reader) -> Expression | None:
@@ -123,7 +123,7 @@ def _gated(node: NodeView, reader: Reader) -> Expression | None:
         if known is not None and known.form == "gate" and maker is not None:
             if source is None or maker.inputs[0] is not source:
                 raise NotRead("a gate on another value")
-            return Expression(known.view, known.terms, known.shadow, "silu")
+            return Expression(known.view, known.terms, "silu")
     return None
 
 
@@ -132,37 +132,14 @@ def _operands(node: NodeView, reader: Reader) -> tuple[Expression, Expression]:
     found = [reader.operand(node, slot) for slot in (0, 1)]
     first, second = found
     if isinstance(first, Expression) and isinstance(second, Expression):
-        view = _broadcast(first.view, second.view)
-        shadow = _merged(view, _merged(_ranked(first.shadow, len(view)), _ranked(second.shadow, len(view))))
-        return Expression(view, first.terms, shadow), Expression(view, second.terms, shadow)
+        view = broadcast(first.view, second.view)
+        return Expression(view, first.terms), Expression(view, second.terms)
     known = first if isinstance(first, Expression) else second
     constant = second if isinstance(first, Expression) else first
     assert isinstance(known, Expression) and not isinstance(constant, Expression)
-    laid, view = Laid.over(known.view, known.shadow, constant)
-    sides = [Expression(view, known.terms, known.shadow), Expression(view, {ONE: laid}, known.shadow)]
-    if not laid.array.any():
-        sides[1] = Expression(view, {}, known.shadow)
+    laid, view = Laid.over(known.view, constant)
+    sides = [Expression(view, known.terms), Expression(view, {ONE: laid} if laid.array.any() else {})]
     return (sides[0], sides[1]) if known is first else (sides[1], sides[0])
-
-
-def _broadcast(a: View, b: View) -> View:
-    rank = max(len(a), len(b))
-    pairs = zip(_ranked(a, rank), _ranked(b, rank), strict=True)
-    return tuple(_common(uncut(p), uncut(q)) for p, q in pairs)
-
-
-def _common(a: Axis, b: Axis) -> Axis:
-    if a and b and a != b:
-        raise NotRead("operands run over different axes")
-    return a or b
-
-
-def _ranked(view: View, rank: int) -> View:
-    return ((),) * (rank - len(view)) + view
-
-
-def _merged(first: View, second: View) -> View:
-    return tuple(a or b for a, b in zip(first, second, strict=True))
 
 
 def _scalar(array: Array64) -> float:

@@ -33,7 +33,7 @@ def _length(node: NodeView, reader: Reader) -> Expression:
 
 def _times_count(node: NodeView, reader: Reader, x: Expression, mean: Expression) -> Expression:
     size = Size.product(piece.size for axis in _axes(node) for piece in uncut(x.view[axis]))
-    return Expression(mean.view, product(mean.terms, reader.statistics.count(size)), mean.shadow)
+    return Expression(mean.view, product(mean.terms, reader.statistics.count(size)))
 
 
 def _global_average(node: NodeView, reader: Reader) -> Expression:
@@ -47,12 +47,9 @@ def _reduced(node: NodeView, reader: Reader, x: Expression) -> Expression:
 
 def _over(reader: Reader, x: Expression, axes: set[int], *, keep: bool) -> Expression:
     terms = reader.averaged(x, axes)
-    shadow = tuple(axis or dark for axis, dark in zip(x.view, x.shadow, strict=True))
-    left = [() if place in axes else axis for place, axis in enumerate(x.view)]
     if keep:
-        return Expression(tuple(left), terms, shadow)
-    kept = tuple(axis for place, axis in enumerate(left) if place not in axes)
-    return Expression(kept, terms, kept)
+        return Expression(tuple(() if place in axes else axis for place, axis in enumerate(x.view)), terms)
+    return Expression(tuple(axis for place, axis in enumerate(x.view) if place not in axes), terms)
 
 
 def _axes(node: NodeView) -> set[int]:

@@ -24,14 +24,17 @@ class DividedBySum(NotRead):
 class Piece:
     """A factor of one axis of the base value: the axis itself, or a part of it, once it has been cut.
 
+    A constant may enlarge a value along an axis of size 1. What it spans there is a piece of no axis until
+    it meets an operand that has pieces of the base value in that place: then those are its parts.
+
     Attributes:
         size: number of elements along it; never 1.
-        axis: axis of the base value.
-        parts: the pieces that it was cut into, outer first.
+        axis: axis of the base value; ``None`` for what a constant spans.
+        parts: the pieces that it was cut into, or turned out to be, outer first.
     """
 
     size: Size
-    axis: int
+    axis: int | None
     parts: tuple[Piece, ...] = ()
 
     def cut(self, outer: Size, inner: Size) -> tuple[Piece, ...]:
@@ -50,6 +53,46 @@ def uncut(pieces: Iterable[Piece]) -> Axis:
     for piece in pieces:
         found.extend(uncut(piece.parts) if piece.parts else (piece,))
     return tuple(found)
+
+
+def repeats(view: View) -> bool:
+    """Whether two axes run over the same piece, as those of ``x_i − x_j`` do."""
+    pieces = uncut(piece for axis in view for piece in axis)
+    return len(set(pieces)) < len(pieces)
+
+
+def broadcast(a: View, b: View) -> View:
+    """What the axes of a result run over that is computed of two values, elementwise.
+
+    Raises:
+        NotRead: where their axes are not the same.
+    """
+    rank = max(len(a), len(b))
+    a, b = (((),) * (rank - len(view)) + view for view in (a, b))
+    return tuple(_common(p, q) for p, q in zip(a, b, strict=True))
+
+
+def _common(a: Axis, b: Axis) -> Axis:
+    a, b = uncut(a), uncut(b)
+    if a and b and a != b and not (_named(a, b) or _named(b, a)):
+        raise NotRead("operands run over different axes")
+    return uncut(a or b)
+
+
+def _named(spanned: Axis, axis: Axis) -> bool:
+    """Whether one piece that a constant spans is what it meets; it is that from now on."""
+    while spanned and axis and spanned[0] is axis[0]:
+        spanned, axis = spanned[1:], axis[1:]
+    while spanned and axis and spanned[-1] is axis[-1]:
+        spanned, axis = spanned[:-1], axis[:-1]
+    if (
+        len(spanned) != 1
+        or spanned[0].axis is not None
+        or Size.product(p.size for p in axis) != spanned[0].size
+    ):
+        return False
+    spanned[0].parts = axis
+    return True
 
 
 def base_view(sizes: Sequence[Size]) -> View:
@@ -130,13 +173,11 @@ class Laid:
         return cls((), np.asarray(value, dtype=np.float64))
 
     @classmethod
-    def over(cls, view: View, shadow: View, constant: Array64) -> tuple[Laid, View]:
+    def over(cls, view: View, constant: Array64) -> tuple[Laid, View]:
         """A constant that broadcasts against a value of this view, and the view of the result.
 
-        Where a reduction left an axis of size 1, the constant may run over what was there (``shadow``).
-
         Raises:
-            NotRead: where it would enlarge the value otherwise, or runs over an axis of unknown size.
+            NotRead: where it raises the rank, or runs over an axis of unknown size.
         """
         if constant.ndim > len(view):
             if any(size != 1 for size in constant.shape[: constant.ndim - len(view)]):
@@ -148,7 +189,7 @@ class Laid:
         for place, size in enumerate(constant.shape, len(view) - constant.ndim):
             if size == 1:
                 continue
-            own = uncut(view[place]) or uncut(shadow[place])
+            own = uncut(view[place]) or (Piece(Size(size), None),)
             result[place] = own
             sizes = [piece.size.number for piece in own]
             if None in sizes or math.prod(s for s in sizes if s is not None) != size:

@@ -32,8 +32,7 @@ def _flatten(node: NodeView, reader: Reader) -> Expression:
 def _transpose(node: NodeView, reader: Reader) -> Expression:
     x = reader.any_form(node, 0)
     order = node.ints_attribute("perm") or list(reversed(range(len(x.view))))
-    shadow = tuple(x.shadow[axis] for axis in order)
-    return Expression(tuple(x.view[axis] for axis in order), x.terms, shadow, x.form)
+    return x.viewed(tuple(x.view[axis] for axis in order))
 
 
 def _unsqueeze(node: NodeView, reader: Reader) -> Expression:

@@ -35,7 +35,7 @@ def _ms_group(node: NodeView, reader: Reader) -> Expression:
     axis = len(x.view) - 1 if node.int_attribute("channels_last", 1) else 1
     result = _grouped(node, reader, x, node.int_attribute("groups", 0), axis=axis)
     if node.int_attribute("activation", 0) == 1:
-        return Expression(result.view, result.terms, result.shadow, "silu")
+        return Expression(result.view, result.terms, "silu")
     return result
 
 
@@ -46,9 +46,9 @@ def _grouped(node: NodeView, reader: Reader, x: Expression, groups: int, *, axis
         raise NotRead("the number of groups does not divide the channels")
     view = reshaped(x.view, [*sizes[:axis], Size(groups), rest, *sizes[axis + 1 :]])
     averaged = set(range(1, len(view))) - {axis}
-    normal = reader.standardised(Expression(view, x.terms, view), averaged, _epsilon(node))
+    normal = reader.standardised(Expression(view, x.terms), averaged, _epsilon(node))
     scale, shift = (reader.parameter(node, slot).reshape(-1) for slot in (1, 2))
-    return Expression(x.view, _on_channels(normal, view, axis, scale, shift), x.shadow)
+    return Expression(x.view, _on_channels(normal, view, axis, scale, shift))
 
 
 def _on_channels(
@@ -59,7 +59,7 @@ def _on_channels(
     laid = []
     for array in (scale, shift):
         pieces = per_group if array.size == (Size.product(p.size for p in per_group).number or 0) else channel
-        laid.append(Laid.over((pieces,), (pieces,), array)[0])
+        laid.append(Laid.over((pieces,), array)[0])
     terms = product(normal.terms, {ONE: laid[0]})
     return total(terms, {ONE: laid[1]}) if shift.any() else terms
 

@@ -13,7 +13,7 @@ from normfold.preparation.shape_expressions import sizes
 from normfold.preparation.sizes import Size
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm.counts import count_of
-from normfold.recognition.groupnorm.frame import Laid, NotRead, base_view, sizes_of_view, uncut
+from normfold.recognition.groupnorm.frame import Laid, NotRead, base_view, repeats, sizes_of_view, uncut
 from normfold.recognition.groupnorm.terms import Expression, Monomial, Statistics, product, total
 
 Reading = Callable[[NodeView, "Reader"], Expression]
@@ -40,9 +40,7 @@ class Reader:
         self.base = base
         self.view = base_view(sizes(base, dims))
         self.statistics = Statistics()
-        self.known: dict[ir.Value, Expression] = {
-            base: Expression(self.view, {_BASE: Laid.number(1.0)}, self.view)
-        }
+        self.known: dict[ir.Value, Expression] = {base: Expression(self.view, {_BASE: Laid.number(1.0)})}
         self.aliases: dict[Hashable, Size] = {}
         self._own = {symbol for size in sizes_of_view(self.view) for symbol in size.symbols}
 
@@ -76,6 +74,8 @@ class Reader:
         found = None if value is None else self.known.get(value)
         if found is None:
             raise NotRead("an operand is not computed from the same value")
+        if repeats(found.view):
+            raise NotRead("two of its axes are the same")
         return found
 
     def operand(self, node: NodeView, slot: int) -> Expression | Array64:
@@ -85,7 +85,7 @@ class Reader:
             return self.expression(node, slot)
         if value is not None and not node.is_constant(slot):
             counted = count_of(node, slot, self)
-            return Expression((), counted, ())
+            return Expression((), counted)
         return self.constant(node, slot)
 
     def parameter(self, node: NodeView, slot: int) -> Array64:
@@ -123,9 +123,9 @@ class Reader:
 
 def with_affine(expression: Expression, scale: Array64, shift: Array64) -> Expression:
     """``scale ⊙ v + shift`` for constants that broadcast against the value."""
-    gamma, view = Laid.over(expression.view, expression.shadow, scale)
-    beta, view = Laid.over(view, expression.shadow, shift)
+    gamma, view = Laid.over(expression.view, scale)
+    beta, view = Laid.over(view, shift)
     terms = product(expression.terms, {(0, 0, 0, ()): gamma})
     if shift.any():
         terms = total(terms, {(0, 0, 0, ()): beta})
-    return Expression(view, terms, expression.shadow)
+    return Expression(view, terms)

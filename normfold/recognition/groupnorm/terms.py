@@ -64,21 +64,19 @@ class Expression:
     Attributes:
         view: what its axes run over.
         terms: what it is the sum of.
-        shadow: the view that it had before a reduction left axes of size 1.
         form: ``gate`` is the sigmoid of the sum, ``silu`` the sum times its sigmoid.
     """
 
     view: View
     terms: dict[Monomial, Laid]
-    shadow: View
     form: Literal["sum", "gate", "silu"] = "sum"
 
     def viewed(self, view: View) -> Expression:
         """The same elements in another order or shape."""
-        return Expression(view, self.terms, view, self.form)
+        return Expression(view, self.terms, self.form)
 
     def computed(self, terms: dict[Monomial, Laid]) -> Expression:
-        return Expression(self.view, terms, self.shadow)
+        return Expression(self.view, terms)
 
 
 Factor = Radicand | OpenSize | SumOfCounts
@@ -105,6 +103,8 @@ class Statistics:
         pieces = frozenset(uncut(over))
         if not pieces:
             return expression.terms
+        if any(piece.axis is None for piece in pieces):
+            raise NotRead("a mean is taken over what only a constant spans")
         if self.averaged is None:
             self.averaged = tuple(pieces)
         if frozenset(uncut(self.averaged)) != pieces:

@@ -117,7 +117,6 @@ MUTANTS = [
             "if source is None or maker.inputs[0] is not source:",
             "if False:",
         ),
-        Edit("forgotten: operands over different axes", "if a and b and a != b:", "if False:"),
     ),
     *mutants_of(
         "recognition/groupnorm/averages.py",
@@ -165,6 +164,11 @@ MUTANTS = [
             "if x > 2:",
         ),
         Edit("the mean of x³ is that of x²", "or x > 2:", "or x > 3:"),
+        Edit(
+            "forgotten: a mean over what a constant spans",
+            "if any(piece.axis is None for piece in pieces):",
+            "if False:",
+        ),
         Edit(
             "roots of different radicands are one",
             "if isinstance(known, Radicand) and known.is_close(radicand):",
@@ -290,11 +294,30 @@ MUTANTS = [
             "forgotten: sizes provably meet",
             "if pieces or any(axis is None for axis in result):",
             "if any(axis is None for axis in result):",
+            equivalent="a reshape that leaves pieces over runs only where they have one element",
         ),
         Edit(
             "forgotten: a constant that enlarges",
             "if None in sizes or math.prod",
             "if None in sizes or False and math.prod",
+        ),
+        Edit(
+            "forgotten: operands over different axes",
+            "if a and b and a != b and not (_named(a, b) or _named(b, a)):",
+            "if False:",
+        ),
+        Edit(
+            "an axis of x turns out to be another",
+            "        or spanned[0].axis is not None\n",
+            "",
+        ),
+        Edit(
+            "forgotten: what a constant spans is of another size",
+            "or Size.product(p.size for p in axis) != spanned[0].size",
+            "or not axis",
+        ),
+        Edit(
+            "forgotten: two axes that are the same", "return len(set(pieces)) < len(pieces)", "return False"
         ),
     ),
     *mutants_of(
