@@ -28,6 +28,18 @@ MUTANTS = [
             "factor.reshape((1,) * (len(self.shape) - factor.ndim) + factor.shape)",
             "factor.reshape(factor.shape + (1,) * (len(self.shape) - factor.ndim))",
         ),
+        Edit("columns that contract are averaged", "(block * laid).sum(axis)", "(block * laid).mean(axis)"),
+        Edit(
+            "rows that contract are averaged",
+            "(block * laid[start : start + len(block)]).sum(0)",
+            "(block * laid[start : start + len(block)]).mean(0)",
+        ),
+        Edit(
+            "each block contracts with the first factors",
+            "laid[start : start + len(block)]",
+            "laid[: len(block)]",
+        ),
+        Edit("only the last block of rows counts", "total = total + (block", "total = (block"),
         Edit("bfloat16 rounded twice", "if dtype != ir.DataType.BFLOAT16:", "if True:"),
     ),
     *mutants_of(

@@ -33,8 +33,8 @@ MUTANTS = [
             "np.tile(values.reshape(groups, -1), (out_channels // groups, 1))",
         ),
         Edit("the sum of taps is their mean", ".sum(2) * taps", ".mean(2) * taps"),
-        Edit("B counted twice", "lambda b: b + extra", "lambda b: 2 * b + extra"),
-        Edit("B replaced by what is added", "lambda b: b + extra", "lambda b: extra + 0 * b"),
+        Edit("B counted twice", "bias.compute() + added())", "2 * bias.compute() + added())"),
+        Edit("B replaced by what is added", "bias.compute() + added())", "0 * bias.compute() + added())"),
         Edit(
             "forgotten: backward, scale on channels only",
             'require_axes(affine.scale, {1}, "scale", node)',
@@ -126,7 +126,7 @@ MUTANTS = [
             "grown = bias.compute() * scale + shift",
         ),
         Edit("beta stays what it was", 'attributes["beta"] = 1.0', "pass"),
-        Edit("alpha dropped from a forward shift", "added = alpha * (weight", "added = 1.0 * (weight"),
+        Edit("alpha dropped from a forward shift", "added = alpha * weight", "added = 1.0 * weight"),
         Edit(
             "transA read for transB",
             'node.int_attribute("transA" if slot == _A else "transB", 0)',
@@ -181,11 +181,6 @@ MUTANTS = [
             "the contracted axis of B is its last",
             "axis = len(weight.shape) - (2 if slot == _A and is_matrix else 1)",
             "axis = len(weight.shape) - 1",
-        ),
-        Edit(
-            "the taps of a shift are averaged",
-            "(weight.compute() * taps).sum(axis,",
-            "(weight.compute() * taps).mean(axis,",
         ),
         Edit(
             "forgotten: a shift on a free axis",

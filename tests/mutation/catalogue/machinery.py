@@ -189,7 +189,7 @@ MUTANTS = [
     ),
     *mutants_of(
         "planning/dead_bias.py",
-        Edit("any bias is dead", "return None if edits else walk", "return walk"),
+        Edit("any bias is dead", "edits=False", "edits=True"),
         Edit(
             "beta forgotten",
             'bias.compute() * view.float_attribute("beta", 1.0)',
@@ -205,7 +205,7 @@ MUTANTS = [
     *mutants_of(
         "planning/ranges.py",
         Edit("forgotten: overflow", "if peak > largest:", "if False:"),
-        Edit("forgotten: not finite", "if not is_finite:", "if False:"),
+        Edit("forgotten: not finite", "if not math.isfinite(peak):", "if False:"),
         Edit("forgotten: subnormal channels", "if lost.any():", "if False:"),
         Edit(
             "forgotten: a float16 sum without its scale",
