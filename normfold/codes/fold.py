@@ -211,7 +211,8 @@ FOLD_CODES: tuple[Code, ...] = (
     Code(
         "NF128",
         "part of a fused kernel",
-        "The node belongs to a spelled-out LayerNormalization or Gelu.",
+        "The node belongs to a spelled-out LayerNormalization or Gelu, or to a normalisation that would "
+        "no longer be one with an affine inside of it, or with a scale on another axis.",
         "Runtimes recognise the whole spelling and run it as one kernel, which is faster than what "
         "taking a constant out of it would save.",
         "Pass --fold-norm-affine to let the scale and shift of a LayerNormalization go forward all the same.",

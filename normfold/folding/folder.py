@@ -178,6 +178,7 @@ class _Folder:
         idioms = find_idioms(self._workspace)
         idioms.anchored |= norms.anchored
         self._workspace.fused = idioms.opaque
+        self._workspace.sealed = norms.inner
         for value, operators in idioms.norms:
             self.ledger.settle(kept_site(value.name or "", "layernorm", operators))
         for graph in graphs_of(self._workspace.model):
@@ -212,7 +213,8 @@ class _Folder:
             waiting, moved = self._plan_once(planner, waiting)
             merged = self._merge_branches()
             waiting = [site for site in waiting if site.graph is not None]
-            if not moved and not merged:
+            bypassed = bypass_round_trips(self._workspace, self._options.keep)
+            if not moved and not merged and not bypassed:
                 break
         return waiting
 

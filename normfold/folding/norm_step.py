@@ -27,7 +27,9 @@ class NormStep:
     """What the step leaves for those that follow.
 
     Attributes:
-        anchored: Mul and Add of the form that a runtime looks for; they stay Mul and Add.
+        anchored: Mul and Add of the form that a runtime looks for, and the axis, from the end, that they lie
+            on; they stay Mul and Add.
+        inner: values inside of norms, where nothing may be put: with it they would be something else.
         settled: nodes that no later step reports: what substitutions made, and norms whose stay is explained.
         forms: what each norm was given, by name of its value; ``None`` where it stays as it is.
         moved: values that others took the place of.
@@ -35,7 +37,8 @@ class NormStep:
         bound: nodes that mean something else in the opset that the model was given, and are expected to go.
     """
 
-    anchored: set[ir.Node] = field(default_factory=set)
+    anchored: dict[ir.Node, int] = field(default_factory=dict)
+    inner: set[ir.Value] = field(default_factory=set)
     settled: set[ir.Node] = field(default_factory=set)
     forms: dict[str, Form | None] = field(default_factory=dict)
     moved: dict[ir.Value, ir.Value] = field(default_factory=dict)
@@ -174,7 +177,8 @@ def _substitute_one(
             ledger.settle(told)
             step.settled.update(found.nodes)
         if options.groupnorm == "instancenorm" or options.target in _WANT_MUL_ADD:
-            step.anchored.update(_tail(found))
+            step.anchored |= _tail(found, workspace)
+        step.inner |= _inner(norm.nodes, norm.y)
         return
     y = _replaced(found, choice.form).y
     site = Site(name, found.kind, "substituted", rule=choice.form, into=(y.name or "",), nodes=operators)
@@ -182,8 +186,9 @@ def _substitute_one(
     made = substitute(_reading(found, step.moved.get(found.x, found.x)), choice.form, workspace)
     step.moved[y] = made.y
     step.settled.update(made.nodes)
+    step.inner |= _inner(made.nodes, made.y)
     if choice.form == "instancenorm":
-        step.anchored.update(made.affine)
+        step.anchored |= dict.fromkeys(made.affine, 1 - len(workspace.dims(made.y) or ()))
 
 
 def _reading(norm: Norm, x: ir.Value) -> Norm:
@@ -195,10 +200,26 @@ def _reading(norm: Norm, x: ir.Value) -> Norm:
 _WANT_MUL_ADD = frozenset({"openvino", "tensorrt", "portable"})
 
 
-def _tail(norm: Norm) -> set[ir.Node]:
-    """Mul and Add at the end of a chain around an InstanceNormalization."""
+def _tail(norm: Norm, workspace: Workspace) -> dict[ir.Node, int]:
+    """Mul and Add at the end of a chain around an InstanceNormalization, and the axis of their constants."""
     norm = norm.before_activation or norm
     if form_of(norm) != "instancenorm":
-        return set()
+        return {}
     core = next(i for i, node in enumerate(norm.nodes) if node.op_type == "InstanceNormalization")
-    return {node for node in norm.nodes[core:] if node.op_type in ("Mul", "Add")}
+    found = {}
+    for node in norm.nodes[core:]:
+        if node.op_type in ("Mul", "Add"):
+            rank = len(workspace.dims(node.outputs[0]) or ())
+            found[node] = next((axis for v in node.inputs if (axis := _axis_of(v, workspace))), 1 - rank)
+    return found
+
+
+def _axis_of(value: ir.Value | None, workspace: Workspace) -> int | None:
+    """The only axis, from the end, that a constant has."""
+    dims = workspace.dims(value) if value is not None and workspace.constants.is_constant(value) else None
+    axes = [axis - len(dims) for axis, dim in enumerate(dims) if dim != 1] if dims else []
+    return axes[0] if len(axes) == 1 else None
+
+
+def _inner(nodes: Sequence[ir.Node], y: ir.Value) -> set[ir.Value]:
+    return {value for node in nodes for value in node.outputs if value is not y}

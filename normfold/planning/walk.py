@@ -80,7 +80,7 @@ def walk_backward(
         if not deposit:
             raise refusal.again()
         for target in values:
-            if target is value:
+            if target is value or target in workspace.sealed:
                 raise refusal.again()
             for wanted, uses in grouped(asked.pop(target)):
                 walk.deposits.append(Deposit(target, uses, wanted))
@@ -96,6 +96,7 @@ def walk_backward(
                 raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
             wanted = {_index(v): agreed(v, asked[v], workspace, table) for v in outputs}
             if is_virtual(node):
+                _check_kernel(node, wanted[0])
                 walk.renamed.extend(outputs)
                 through = _past_bias(node, wanted[0], workspace)
                 if through is None:
@@ -119,6 +120,8 @@ def walk_backward(
             target = node.outputs[index]
             if target is value and not crossing.edits_node and not requests:
                 raise Refused("NF118", f"{node.op_type} {view.name!r} has no bias to take the shift")
+            if target in workspace.sealed:
+                raise Refused("NF128", f"{target.name!r} is inside of a normalisation")
             walk.deposits.append(Deposit(target, tuple(asked[target]), left))
         walk.renamed.extend(v for v in node.outputs if v in outputs or _is_dead(v))
         for target, slot, asks in requests:
@@ -170,7 +173,7 @@ def walk_forward(
                 queue.push(reader.node)
 
     def refuse(source: ir.Value, uses: tuple[Use, ...], brought: Affine, refusal: Refused) -> None:
-        if not deposit or source is value:
+        if not deposit or source is value or source in workspace.sealed:
             raise refusal.again()
         walk.deposits.append(Deposit(source, uses, brought))
 
@@ -182,6 +185,7 @@ def walk_forward(
             if len(walk.crossings) > _LONGEST_WALK:
                 raise Refused("NF123", f"more than {_LONGEST_WALK} nodes lie between it and a weight")
             if is_virtual(node) and edits:
+                _check_kernel(node, slots[0])
                 walk.composed[node] = _compose(slots[0], virtual(node).affine)
                 continue
             view = NodeView(node, workspace)
@@ -221,6 +225,14 @@ def _no_producer(value: ir.Value, workspace: Workspace) -> Refused:
     if value.is_graph_input() and value.graph is workspace.model.graph:
         return Refused("NF106", f"{value.name!r} is a graph input")
     return Refused("NF126", f"{value.name!r} comes into the subgraph from outside")
+
+
+def _check_kernel(node: ir.Node, arriving: Affine) -> None:
+    """Refuse what would make the scale and shift of a normalisation something else."""
+    if not arriving.lies_on(virtual(node).kernel_axis):
+        raise Refused(
+            "NF128", f"{node.outputs[0].name!r} is the scale and shift of a normalisation, on one axis"
+        )
 
 
 def _compose(inner: Affine, outer: Affine) -> Affine:

@@ -79,6 +79,9 @@ class Skeleton:
                 _declare(into.value_info.add(), value)
         for value in graph.outputs:
             _declare(into.output.add(), value)
+            if (tensor := _stored(value)) is not None:
+                # Whatever the output is declared as.
+                _set_type(into.output[-1], tensor_dims(tensor), tensor.dtype)
 
     def _write_constant(self, into: onnx.GraphProto, value: ir.Value, tensor: ir.TensorProtocol) -> None:
         name = value.name or ""
@@ -166,6 +169,14 @@ def constant_of(node: ir.Node) -> ir.TensorProtocol | None:
     attribute = node.attributes.get("value")
     # Not as_tensor(), which checks the whole protocol and takes longer than all else that is done per node.
     return None if attribute is None or attribute.is_ref() else attribute.value
+
+
+def _stored(value: ir.Value) -> ir.TensorProtocol | None:
+    """The tensor of a constant that no caller can replace."""
+    node = value.producer()
+    if node is not None:
+        return constant_of(node)
+    return None if value.is_graph_input() else value.const_value
 
 
 def _tells_of_shapes(value: ir.Value, tensor: ir.TensorProtocol, dims: tuple[int, ...]) -> bool:

@@ -19,6 +19,7 @@ class Workspace:
 
     Attributes:
         fused: nodes that runtimes recognise as parts of a larger kernel, found by ``recognition.idioms``.
+        sealed: values inside of normalisations, past which an affine may go, but where none may be put.
     """
 
     def __init__(self, model: ir.Model, *, freeze_initializers: bool = False) -> None:
@@ -29,6 +30,7 @@ class Workspace:
         self.constants = Constants(self.overridable, self.opsets, self.shapes.dtype, self.shapes.dims)
         infer_shapes(model, self.shapes, self.constants)
         self.fused: set[ir.Node] = set()
+        self.sealed: set[ir.Value] = set()
         self._position: dict[ir.Node, float] = {}
         for graph in graphs_of(model):
             for index, node in enumerate(graph):

@@ -19,13 +19,13 @@ from normfold.refusal import Refused
 class Chain:
     """Nodes in a row that together apply one affine to ``x``; the last one produces ``y``.
 
-    ``anchored``: it takes what its neighbours give, and stays (``recognition.idioms``).
+    ``kernel_axis``: where it is the scale and shift of a kernel, their axis (``recognition.idioms``).
     """
 
     nodes: tuple[ir.Node, ...]
     x_slot: int
     affine: Affine
-    anchored: bool = False
+    kernel_axis: int | None = None
 
     @property
     def x(self) -> ir.Value:
@@ -66,16 +66,16 @@ def find_chains(graph: ir.Graph, workspace: Workspace, idioms: Idioms) -> Iterat
     for y, (node, x, affine) in links.items():
         if y in started:
             continue
-        nodes = [node]
+        nodes, kernel_axis = [node], idioms.anchored.get(node)
         while (following := _next(y, links)) is not None:
             next_node, _, next_affine = links[following]
             composed = affine.then(next_affine)
-            if composed.outgrows(affine, next_affine):
+            if composed.outgrows(affine, next_affine) or not next_affine.lies_on(kernel_axis):
                 break
             nodes.append(next_node)
             affine, y = composed, following
             started.add(following)
-        yield Chain(tuple(nodes), node.inputs.index(x), affine, anchored=node in idioms.anchored)
+        yield Chain(tuple(nodes), node.inputs.index(x), affine, kernel_axis=kernel_axis)
     yield from unreadable
 
 

@@ -25,12 +25,13 @@ class Idioms:
 
     Attributes:
         opaque: nothing crosses these, and nothing leaves them.
-        anchored: the scale and shift behind a LayerNormalization: they take what comes, and stay.
+        anchored: the scale and shift behind a LayerNormalization, and the axis, from the end, that they lie
+            on: they take what comes on that axis, and stay.
         norms: each spelled-out normalisation, as the value it ends in and its operator types.
     """
 
     opaque: set[ir.Node] = field(default_factory=set)
-    anchored: set[ir.Node] = field(default_factory=set)
+    anchored: dict[ir.Node, int] = field(default_factory=dict)
     norms: list[tuple[ir.Value, tuple[str, ...]]] = field(default_factory=list)
 
 
@@ -76,12 +77,12 @@ def _layer_norm(div: ir.Node, workspace: Workspace, idioms: Idioms) -> None:
         body.add(other_mean)
     idioms.opaque |= body
     end, tail = _affine_tail(div.outputs[0], workspace)
-    idioms.anchored |= set(tail)
+    idioms.anchored |= dict.fromkeys(tail, -1)
     idioms.norms.append((end, tuple(node.op_type for node in (*sorted(body, key=workspace.position), *tail))))
 
 
 def _affine_tail(value: ir.Value, workspace: Workspace) -> tuple[ir.Value, list[ir.Node]]:
-    """The Mul and Add with constants that alone read ``value``, one after the other."""
+    """The Mul and Add with constants on the last axis that alone read ``value``, one after the other."""
     tail: list[ir.Node] = []
     for op_type in ("Mul", "Add"):
         reader = _only_reader(value)
@@ -89,11 +90,16 @@ def _affine_tail(value: ir.Value, workspace: Workspace) -> tuple[ir.Value, list[
             reader = _only_reader(reader.outputs[0])
         if reader is None or reader.op_type != op_type:
             break
-        if not any(workspace.constants.is_constant(v) for v in reader.inputs):
+        if not any(_is_on_last_axis(v, workspace) for v in reader.inputs):
             break
         tail.append(reader)
         value = reader.outputs[0]
     return value, tail
+
+
+def _is_on_last_axis(value: ir.Value | None, workspace: Workspace) -> bool:
+    dims = None if value is None else workspace.dims(value)
+    return workspace.constants.is_constant(value) and dims is not None and all(dim == 1 for dim in dims[:-1])
 
 
 def _gelu(node: ir.Node, workspace: Workspace) -> set[ir.Node]:

@@ -50,7 +50,8 @@ class VirtualAffine:
         x_slot: the input slot of the first of them that took x.
         records: the sites of the original model whose affine it carries.
         touched: whether ``affine`` differs from what ``spelling`` says.
-        anchored: it takes what its neighbours give, and stays Mul and Add.
+        kernel_axis: the axis, from the end, of the scale and shift that it is of a kernel which runtimes
+            recognise by them; ``None`` where it is of none.
     """
 
     affine: Affine
@@ -59,7 +60,12 @@ class VirtualAffine:
     x_slot: int = 0
     records: list[SiteRecord] = field(default_factory=list)
     touched: bool = False
-    anchored: bool = False
+    kernel_axis: int | None = None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether it stays Mul and Add, and takes what its neighbours give on its axis only."""
+        return self.kernel_axis is not None
 
     @property
     def batchnorm(self) -> tuple[ir.Node, tuple[ir.Value | None, ...]] | None:

@@ -20,9 +20,10 @@ def bypass_no_ops(workspace: Workspace, keep: frozenset[str]) -> None:
                 graph.remove(node, safe=True)
 
 
-def bypass_round_trips(workspace: Workspace, keep: frozenset[str]) -> None:
+def bypass_round_trips(workspace: Workspace, keep: frozenset[str]) -> bool:
     """Takes out a Reshape to the shape that is there already, or that undoes the one in front of it, now that
-    nothing stands between them."""
+    nothing stands between them. Returns whether there was any."""
+    progress = False
     for graph in graphs_of(workspace.model):
         for node in list(graph):
             if node.op_type != "Reshape" or not _may_go(node, keep) or not node.outputs[0].uses():
@@ -36,7 +37,9 @@ def bypass_round_trips(workspace: Workspace, keep: frozenset[str]) -> None:
                 if same is not None and _is_shaped_like(same, node, workspace):
                     node.outputs[0].replace_all_uses_with(same)
                     remove_unread([node])
+                    progress = True
                     break
+    return progress
 
 
 def _is_shaped_like(value: ir.Value, node: ir.Node, workspace: Workspace) -> bool:

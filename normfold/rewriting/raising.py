@@ -38,7 +38,7 @@ def raise_chain(chain: Chain, workspace: Workspace, stands_for: Mapping[ir.Node,
         tuple(tuple(node.inputs) for node in chain.nodes),
         chain.x_slot,
         [record],
-        anchored=chain.anchored,
+        kernel_axis=chain.kernel_axis,
     )
     node = make_virtual(chain.x, output, content)
     last = chain.nodes[-1]

@@ -33,3 +33,19 @@ def test_a_batchnorm_has_as_many_channels_as_its_scale() -> None:
     workspace = Workspace(ir.from_proto(model))
     assert [workspace.dims(node.outputs[0]) for node in workspace.model.graph] == [("N", 4, "H")] * 2
     assert workspace.dims(workspace.model.graph.inputs[0]) == ("N", "L", "H")
+
+
+def test_a_constant_that_is_an_output_has_its_own_shape() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (int64[3] i) => (float[3, 2] y, float[A, B] table, float[C] row)
+        <float[4, 2] table = {1, 2, 3, 4, 5, 6, 7, 8}> {
+            row = Constant <value = float[2] {2, 4}> ()
+            t = Gather (table, i)
+            y = Add (t, row)
+        }"""
+    )
+    workspace = Workspace(ir.from_proto(model))
+    table = workspace.model.graph.initializers["table"]
+    row, gathered, _ = (node.outputs[0] for node in workspace.model.graph)
+    assert [workspace.dims(v) for v in (table, row, gathered)] == [(4, 2), (2,), (3, 2)]

@@ -120,3 +120,30 @@ def test_a_sigmoid_between_two_constant_factors_is_no_gelu(check: Any) -> None:
 def test_a_gate_by_its_own_sigmoid_is_one(check: Any) -> None:
     outcome = check(build(check, "t = Mul (x, half) e = Sigmoid (t) p = Mul (x, e) y = MatMul (p, w)"))
     assert not outcome.folded.changed and not outcome.folded.sites
+
+
+def on_axis_1(check: Any, body: str, *, rows: tuple[int, ...] = (5, 1)) -> Any:
+    values = constants() | {"rows": np.random.default_rng(1).uniform(0.5, 2, rows).astype(np.float32)}
+    used = {name: v for name, v in values.items() if f" {name})" in body or f", {name} " in body}
+    return check.model(f"g (float[N, 5, 6] x) => (float[N, 5, M] y) {{ {body} }}", used)
+
+
+def test_a_layer_norm_takes_nothing_on_another_axis(check: Any) -> None:
+    outcome = check(on_axis_1(check, LAYER_NORM + " s = Mul (z, rows) y = Relu (s)"))
+    assert outcome.counts["Mul"] == 2
+    assert outcome.kept("NF128", "s")
+
+
+def test_a_layer_norm_takes_nothing_on_another_axis_from_afar(check: Any) -> None:
+    body = LAYER_NORM + " t = Transpose <perm = [0, 2, 1]> (z) s = Mul (t, rows) y = Relu (s)"
+    outcome = check(on_axis_1(check, body, rows=(5,)))
+    assert outcome.counts["Mul"] == 2
+    assert outcome.kept("NF128", "s")
+
+
+def test_a_scale_on_another_axis_is_not_that_of_a_layer_norm(check: Any) -> None:
+    body = LAYER_NORM.replace("Mul (h, g)", "Mul (h, rows)").replace("Add (n, b)", "Relu (n)")
+    outcome = check(on_axis_1(check, body + " y = MatMul (z, w)"))
+    assert [site.site for site in outcome.folded.sites if site.kind == "layernorm"] == ["h"]
+    # It goes to where there are fewer elements.
+    assert [site.action for site in outcome.folded.sites if site.site == "n"] == ["moved"]

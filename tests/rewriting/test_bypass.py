@@ -81,3 +81,9 @@ def test_sizes_that_are_not_known_are_not_equal(check: Any) -> None:
     )
     feeds = {"to": np.array([1, 4, 36, 1]), "back": np.array([1, 4, 6, 6])}
     assert check(model, feeds=feeds).counts["Reshape"] == 2
+
+
+def test_a_reshape_that_does_nothing_bars_no_way(check: Any) -> None:
+    body = "r = Reshape (c, to) n = BatchNormalization (r, s, b, m, v) y = Sigmoid (n)"
+    model = net(check, body, to=[1, 4, 6, 6])
+    check(model, FoldOptions(skip=frozenset({"reshape"}))).gone("Conv", "Sigmoid")

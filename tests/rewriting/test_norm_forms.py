@@ -236,3 +236,26 @@ def test_the_epsilon_of_an_unbiased_variance_is_proven_before_its_rounding() -> 
     result = fold(model)
     assert [(s.action, s.rule) for s in result.report.sites] == [("substituted", "instancenorm-bn")]
     assert result.report.verification.verdict == "pass"
+
+
+def test_nothing_is_put_inside_of_a_norm(check: Checker) -> None:
+    """On its rows the first scale would be a vector and not a map, but the chain would be none any more."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "k": rng.uniform(0.5, 2, (2, 2)).astype(np.float32),
+        "rows": np.array([0, 1, -1]),
+        "one": np.ones(1, np.float32),
+        "zero": np.zeros(1, np.float32),
+        "back": np.array([4, 4, 2, 2]),
+        "gamma": rng.uniform(0.5, 2, (4, 1, 1)).astype(np.float32),
+        "beta": rng.standard_normal((4, 1, 1)).astype(np.float32),
+    }
+    model = check.model(
+        """g (float[4, 4, 2, 2] x) => (float[4, 4, 2, 2] y) {
+            a = Mul (x, k) r = Reshape (a, rows) n = InstanceNormalization (r, one, zero)
+            q = Reshape (n, back) g = Mul (q, gamma) y = Add (g, beta)
+        }""",
+        constants,
+    )
+    outcome = check(model, FoldOptions(target="portable"))
+    assert not outcome.folded.changed
