@@ -15,6 +15,7 @@ from onnx_ir.passes.common import InlinePass
 from normfold.errors import InputError
 from normfold.loading.layout import inline
 from normfold.loading.messages import one_line, root_cause
+from normfold.loading.places import MAIN_GRAPH, message_at
 from normfold.loading.refusals import refuse
 from normfold.loading.stream import outline
 
@@ -22,15 +23,22 @@ _UNKNOWN = "instead is null"
 
 
 def diagnose(model: ir.Model) -> InputError | None:
-    """Says what is wrong with a model, ``None`` if nothing is. Weights of the main graph are not read."""
+    """Says what is wrong with a model, ``None`` if nothing is. Large weights are not read."""
     try:
         inlined = InlinePass()(model.clone()).model if model.functions else model
     except Exception as error:
         text = one_line(root_cause(error))
         return InputError(f"has local functions that cannot be inlined: {text}", code="NF913")
     try:
-        proto = _without_weights(inlined)
+        proto, tensors = outline(inlined, inline)
+        _make_inputs(proto, inlined)
         refuse(proto, with_data=False)
+        # Inference reads types and shapes of the other tensors, and would not miss their bytes.
+        for place, apart in tensors.items():
+            if place[:-1] != MAIN_GRAPH:
+                stub = message_at(proto, place)
+                stub.data_type = apart.tensor.dtype.value
+                stub.dims[:] = apart.tensor.shape.numpy()
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     except InputError as error:
         return error
@@ -40,17 +48,16 @@ def diagnose(model: ir.Model) -> InputError | None:
     return None
 
 
-def _without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The model with an input of the same type and shape for each initializer."""
-    proto, tensors = outline(model, inline)
+def _make_inputs(proto: onnx.ModelProto, model: ir.Model) -> None:
+    """Puts an input of the same type and shape in the place of each initializer of the main graph."""
     del proto.graph.initializer[:]
     inputs = {value.name for value in proto.graph.input}
-    for name, tensor in tensors:
-        if name not in inputs:
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and value.name not in inputs:
             proto.graph.input.append(
-                onnx.helper.make_tensor_value_info(name, tensor.dtype.value, tensor.shape.numpy())
+                onnx.helper.make_tensor_value_info(value.name or "", tensor.dtype.value, tensor.shape.numpy())
             )
-    return proto
 
 
 def _first_cause(error: Exception) -> str | None:

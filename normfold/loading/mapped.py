@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -18,25 +17,30 @@ import onnx
 import onnx_ir as ir
 
 from normfold.errors import InputError
+from normfold.loading import places
 from normfold.loading.external import tensor_nbytes
+from normfold.loading.places import Kind, Pieces, Place, exchanged, message_at
 from normfold.loading.transfer import Sink
-from normfold.loading.wire import LENGTH_DELIMITED, Malformed, fields, frame
+from normfold.loading.wire import LENGTH_DELIMITED, Malformed, fields
 
 _LARGE = 1 << 14
 """Bytes of raw data from which on a tensor stays in the file."""
 
 _BYTE_BITS = 8
 
-_GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _TENSOR, _RAW_DATA = 7, 1, 5, 5, 5, 9
+_DEEPEST = 100
+"""Messages inside each other that the decoder of protobuf takes."""
+
+_RAW_DATA = 9
 # dims, data_type, name, raw_data, doc_string, data_location, metadata_props
 _PLAIN_TENSOR = frozenset({1, 2, 8, _RAW_DATA, 12, 14, 16})
 
-Place = tuple[int, ...]
-"""Of a tensor in the main graph: index of its initializer, or indices of its node and the attribute."""
-
-_Pieces = list[bytes | memoryview]
-_Change = Callable[[int, slice], _Pieces | None]
-"""Is given the index and the payload of a field; returns the payload to put there, ``None`` to leave it."""
+_ATTRIBUTE_TYPES = {
+    places.VALUE: onnx.AttributeProto.TENSOR,
+    places.VALUES: onnx.AttributeProto.TENSORS,
+    places.SUBGRAPH: onnx.AttributeProto.GRAPH,
+    places.SUBGRAPHS: onnx.AttributeProto.GRAPHS,
+}
 
 
 class MappedFile:
@@ -101,18 +105,34 @@ class Outline:
 
     def put_back(self, model: ir.Model) -> None:
         """Gives ``model``, which was made of ``proto``, the tensors that stay in the file."""
-        nodes = list(model.graph)
+        nodes: dict[ir.Graph, list[ir.Node]] = {}
         for place, tensor in self.tensors.items():
-            if len(place) == 1:
-                value = model.graph.initializers[tensor.name or ""]
+            graph, proto, steps = model.graph, self.proto.graph, list(place[1:])
+            while len(steps) > 1:
+                (_, at), (_, slot), (number, index), *steps = steps
+                if graph not in nodes:
+                    nodes[graph] = list(graph)
+                node, attribute = nodes[graph][at], proto.node[at].attribute[slot]
+                held = node.attributes[attribute.name]
+                if not steps:
+                    _give(node, held, index, tensor)
+                elif number == places.SUBGRAPH:
+                    graph, proto = held.as_graph(), attribute.g
+                else:
+                    graph, proto = held.as_graphs()[index], attribute.graphs[index]
+            if steps:
+                value = graph.initializers[tensor.name or ""]
                 value.const_value = tensor
                 value.shape = ir.Shape(tensor.shape.numpy())
-            else:
-                node, index = place
-                old = nodes[node].attributes[self.proto.graph.node[node].attribute[index].name]
-                nodes[node].attributes[old.name] = ir.Attr(
-                    old.name, old.type, tensor, doc_string=old.doc_string
-                )
+
+
+def _give(node: ir.Node, held: ir.Attr, index: int, tensor: ir.TensorProtocol) -> None:
+    """Puts a tensor into an attribute, which cannot be changed itself."""
+    content: ir.TensorProtocol | list[ir.TensorProtocol] = tensor
+    if held.type == ir.AttributeType.TENSORS:
+        content = list(held.as_tensors())
+        content[index] = tensor
+    node.attributes[held.name] = ir.Attr(held.name, held.type, content, doc_string=held.doc_string)
 
 
 def decode(file: BinaryIO) -> Outline:
@@ -137,58 +157,62 @@ def decode(file: BinaryIO) -> Outline:
                 tensors[place] = MappedTensor(mapped, span.start, tensor)
                 tensor.dims[:] = [0]
             else:
-                _tensor_at(proto, place).raw_data = bytes(content[span])
+                message_at(proto, place).raw_data = bytes(content[span])
     return Outline(proto, tensors)
 
 
-def _tensor_at(proto: onnx.ModelProto, place: Place) -> onnx.TensorProto:
-    tensor: onnx.TensorProto
-    if len(place) == 1:
-        tensor = proto.graph.initializer[place[0]]
-    else:
-        tensor = proto.graph.node[place[0]].attribute[place[1]].t
-    return tensor
-
-
 def _mappable(proto: onnx.ModelProto, place: Place, length: int) -> onnx.TensorProto | None:
-    """The tensor, if ``length`` bytes are what it takes and numpy reads them as they are."""
-    tensor = _tensor_at(proto, place)
+    """The tensor, if ``length`` bytes are what it takes, numpy reads them as they are, and what it lies in is
+    what it says."""
+    tensor: onnx.TensorProto = message_at(proto, place)
     try:
         if length != tensor_nbytes(tensor) or ir.DataType(tensor.data_type).bitwidth < _BYTE_BITS:
             return None
     except (TypeError, ValueError):
         return None
-    if len(place) == 1:
-        named = bool(tensor.name)
-    else:
-        node, index = place
-        named = proto.graph.node[node].attribute[index].type == onnx.AttributeProto.TENSOR
-    return tensor if named and tensor.data_location == onnx.TensorProto.DEFAULT else None
+    if tensor.data_location != onnx.TensorProto.DEFAULT:
+        return None
+    named = bool(tensor.name) or isinstance(message_at(proto, place[:-1]), onnx.AttributeProto)
+    return tensor if named and _is_plain(proto, place) else None
 
 
-def _without_raw_data(content: memoryview) -> tuple[_Pieces, dict[Place, slice]]:
-    """The bytes of a model without the raw data of large tensors of the main graph, and where these lie.
+def _is_plain(proto: onnx.ModelProto, place: Place) -> bool:
+    """Whether every attribute on the way is of the type of what it holds, and the only one of its name."""
+    for depth, (number, _) in enumerate(place):
+        owner = message_at(proto, place[:depth])
+        if isinstance(owner, onnx.AttributeProto):
+            node: onnx.NodeProto = message_at(proto, place[: depth - 1])
+            if owner.type != _ATTRIBUTE_TYPES[number]:
+                return False
+            if sum(attribute.name == owner.name for attribute in node.attribute) != 1:
+                return False
+    return True
+
+
+def _without_raw_data(content: memoryview) -> tuple[Pieces[bytes], dict[Place, slice]]:
+    """The bytes of a model without the raw data of large tensors, and where these lie.
 
     Raises:
         Malformed: the file is not plain.
     """
     found: dict[Place, slice] = {}
 
-    def graph(index: int, span: slice) -> _Pieces | None:
-        _require_first(index)
-        return _message(content, span, {_NODE: node, _INITIALIZER: lambda i, inner: tensor((i,), inner)})
+    def cut(kind: Kind, place: Place, span: slice) -> Pieces[bytes] | None:
+        if len(place) > _DEEPEST:
+            raise Malformed("too many messages lie inside each other")
+        if kind is places.TENSOR:
+            return tensor(place, span)
 
-    def node(number: int, span: slice) -> _Pieces | None:
-        def attribute(slot: int, inner: slice) -> _Pieces | None:
-            def value(index: int, innermost: slice) -> _Pieces | None:
-                _require_first(index)
-                return tensor((number, slot), innermost)
+        def change(number: int, index: int, inner: slice) -> Pieces[bytes] | None:
+            if index and number in kind.once:
+                raise Malformed("a message comes twice")
+            if inner.stop - inner.start < _LARGE:
+                return None
+            return cut(kind.fields[number], (*place, (number, index)), inner)
 
-            return _message(content, inner, {_TENSOR: value})
+        return exchanged(content, span, kind.fields, change)
 
-        return _message(content, span, {_ATTRIBUTE: attribute})
-
-    def tensor(place: Place, span: slice) -> _Pieces | None:
+    def tensor(place: Place, span: slice) -> Pieces[bytes] | None:
         raw = _raw_data(content, span)
         if raw is None:
             return None
@@ -196,27 +220,7 @@ def _without_raw_data(content: memoryview) -> tuple[_Pieces, dict[Place, slice]]
         found[place] = payload
         return [content[span.start : field.start], content[field.stop : span.stop]]
 
-    pieces = _message(content, slice(0, len(content)), {_GRAPH: graph})
-    return pieces or [content], found
-
-
-def _message(content: memoryview, span: slice, changes: dict[int, _Change]) -> _Pieces | None:
-    """A message with some of its large fields changed; ``None`` where none is."""
-    pieces: _Pieces = []
-    met = dict.fromkeys(changes, 0)
-    kept = span.start
-    for number, kind, begin, start, stop in fields(content, span.start, span.stop):
-        if number not in changes:
-            continue
-        if kind != LENGTH_DELIMITED:
-            raise Malformed(f"field {number} has wire type {kind}")
-        index = met[number]
-        met[number] += 1
-        inner = changes[number](index, slice(start, stop)) if stop - start >= _LARGE else None
-        if inner is not None:
-            pieces += [content[kept:begin], frame(number, sum(map(len, inner))), *inner]
-            kept = stop
-    return [*pieces, content[kept : span.stop]] if pieces else None
+    return cut(places.MODEL, (), slice(0, len(content))) or [content], found
 
 
 def _raw_data(content: memoryview, span: slice) -> tuple[slice, slice] | None:
@@ -228,9 +232,3 @@ def _raw_data(content: memoryview, span: slice) -> tuple[slice, slice] | None:
         if number == _RAW_DATA and kind == LENGTH_DELIMITED and stop - start >= _LARGE:
             found = slice(begin, stop), slice(start, stop)
     return found
-
-
-def _require_first(index: int) -> None:
-    """A message that comes twice is merged by the decoder."""
-    if index:
-        raise Malformed("a message comes twice")

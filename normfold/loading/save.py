@@ -31,6 +31,7 @@ from normfold.loading.layout import EXTERNAL_ABOVE_BYTES, PROTOBUF_LIMIT, DataLa
 from normfold.loading.leftovers import remove_leftovers
 from normfold.loading.load import STREAM, Loaded, parse
 from normfold.loading.messages import one_line, root_cause
+from normfold.loading.places import message_at
 from normfold.loading.refusals import refuse
 from normfold.loading.stream import outline, write_model
 from normfold.loading.transfer import Sink
@@ -241,9 +242,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     if weights_nbytes(model) > PROTOBUF_LIMIT:
         raise OutputError("the model is above the 2 GB limit of protobuf; save it to a file", code="NF921")
     proto, tensors = outline(model, inline)
-    for stub, (name, tensor) in zip(proto.graph.initializer, tensors, strict=True):
-        stub.CopyFrom(ir.to_proto(tensor))
-        stub.name = name
+    for place, apart in tensors.items():
+        stub = message_at(proto, place)
+        stub.CopyFrom(ir.to_proto(apart.tensor))
+        if apart.name is not None:
+            stub.name = apart.name
     return proto
 
 

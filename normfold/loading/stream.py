@@ -1,31 +1,33 @@
 """Writes a model as protobuf without ever holding more than one weight.
 
-The bytes equal ``ModelProto.SerializeToString(deterministic=True)``: protobuf writes fields in the order of
-their numbers, so a graph is a head (nodes, name), its initializers one by one, and a tail; only the length in
-front of the graph has to be known beforehand, and tensors know their size. Encoding: protobuf documentation,
-"Encoding", wire type 2 (length-delimited).
+The bytes equal ``ModelProto.SerializeToString(deterministic=True)``: an outline of the model, which has
+empty tensors, is encoded, and each tensor is written in its place. Only the lengths in front of what it lies
+in have to be known beforehand, and tensors know their size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from normfold.errors import OutputError
+from normfold.loading import places
 from normfold.loading.layout import PROTOBUF_LIMIT, inline
+from normfold.loading.places import MAIN_GRAPH, Pieces, Place, exchanged
 from normfold.loading.transfer import DigestingSink, Sink, write_tensor
 from normfold.loading.wire import frame
 from normfold.progress import meter
 
-_GRAPH_FIELD = 7
-_INITIALIZER_FIELD = 5
 _RAW_DATA_FIELD = 9
 _MAX_FRAME = 16
-_TENSOR_ATTRIBUTES = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+
+_APART = 1 << 10
+"""Bytes from which on a tensor is written by itself."""
 
 Replacement = Callable[[ir.TensorProtocol], ir.TensorProtocol]
 
@@ -40,7 +42,7 @@ def write_model(
         file: opened for writing.
         replace: gives for each initializer and tensor attribute the tensor to write in its place, or the
             tensor itself.
-        check: is given the model with empty initializers before anything is written; may raise.
+        check: is given the model with empty tensors before anything is written; may raise.
 
     Raises:
         OutputError: NF921 if the result is above the 2 GB limit of protobuf.
@@ -48,20 +50,19 @@ def write_model(
     proto, tensors = outline(model, replace)
     if check is not None:
         check(proto)
-    head, tail = _split(proto, _GRAPH_FIELD)
-    graph_head, graph_tail = _split(proto.graph, _INITIALIZER_FIELD)
-    entries = [_Entry(name, tensor) for name, tensor in tensors]
-    graph_size = len(graph_head) + sum(entry.framed_size for entry in entries) + len(graph_tail)
-    prefix = head + frame(_GRAPH_FIELD, graph_size) + graph_head
-    if len(head) + graph_size + len(tail) > PROTOBUF_LIMIT - _MAX_FRAME:
+    content = memoryview(proto.SerializeToString(deterministic=True))
+    del proto
+    pieces = _filled(content, slice(0, len(content)), _tree(tensors)) or [content]
+    size = sum(map(len, pieces))
+    if size > PROTOBUF_LIMIT - _MAX_FRAME:
         raise OutputError("the result is above the 2 GB limit of a single protobuf file", code="NF921")
-    file.write(prefix)
-    advance = meter(graph_size)
-    for entry in entries:
-        entry.write(file)
-        advance(entry.framed_size)
-    file.write(graph_tail)
-    file.write(tail)
+    advance = meter(size)
+    for piece in pieces:
+        if isinstance(piece, _Entry):
+            piece.write(file)
+        else:
+            file.write(piece)
+        advance(len(piece))
 
 
 def model_sha256(model: ir.Model) -> tuple[str, int]:
@@ -76,100 +77,161 @@ def model_sha256(model: ir.Model) -> tuple[str, int]:
     return sink.sha256, sink.size
 
 
-def outline(
-    model: ir.Model, replace: Replacement
-) -> tuple[onnx.ModelProto, list[tuple[str, ir.TensorProtocol]]]:
-    """Serialises everything but the data of the main graph's initializers.
+@dataclass(frozen=True)
+class Apart:
+    """A tensor of which an outline has an empty one.
+
+    Attributes:
+        tensor: the tensor.
+        name: what it is written as; an attribute's tensor keeps its own.
+    """
+
+    tensor: ir.TensorProtocol
+    name: str | None
+
+
+def outline(model: ir.Model, replace: Replacement) -> tuple[onnx.ModelProto, dict[Place, Apart]]:
+    """Serialises everything but large tensors.
 
     Returns:
-        The model, with an empty tensor for each initializer, and the initializers (name, tensor) to put in
-        their place, in order.
+        The model, with an empty tensor for each large one, and the tensors to put in their place.
     """
-    main = {
-        id(value): (value.name or "", value.const_value)
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    }
-    tensors = [(name, replace(tensor)) for name, tensor in main.values()]
-
-    empty = ir.Tensor(np.zeros(0, np.uint8))  # takes the name of each value while that is serialised
-
-    def stub(value: ir.Value, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        return empty if id(value) in main else replace(tensor)
-
-    with _substituted(model, stub, replace):
+    with _Substitution(replace) as substitution:
+        substitution.enter(model.graph, MAIN_GRAPH)
+        for function in model.functions.values():
+            substitution.enter(function.graph, None)
         proto = ir.to_proto(model)
-    return proto, tensors
+    return proto, substitution.apart
 
 
-@contextmanager
-def _substituted(
-    model: ir.Model,
-    for_initializer: Callable[[ir.Value, ir.TensorProtocol], ir.TensorProtocol],
-    for_attribute: Replacement,
-) -> Iterator[None]:
-    """Exchanges all tensors of ``model`` for the duration of the block: the serialiser takes no mapping."""
-    tops = (model.graph, *(function.graph for function in model.functions.values()))
-    values = [
-        (value, value.const_value)
-        for top in tops
-        for graph in (top, *top.subgraphs())
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    ]
-    names = [(tensor, tensor.name) for _, tensor in values]
-    attributes = [
-        (node, attribute)
-        for top in tops
-        for node in top.all_nodes()
-        for attribute in node.attributes.values()
-        if attribute.type in _TENSOR_ATTRIBUTES and not attribute.is_ref()
-    ]
-    try:
-        for value, tensor in values:
-            value.const_value = for_initializer(value, tensor)
-        for node, attribute in attributes:
-            content = (
-                for_attribute(attribute.as_tensor())
-                if attribute.type == ir.AttributeType.TENSOR
-                else [for_attribute(tensor) for tensor in attribute.as_tensors()]
-            )
-            node.attributes[attribute.name] = ir.Attr(
-                attribute.name, attribute.type, content, doc_string=attribute.doc_string
-            )
-        yield
-    finally:
-        for value, tensor in values:
+class _Substitution:
+    """Exchanges tensors of a model for the duration of the block: the serialiser takes no mapping."""
+
+    def __init__(self, replace: Replacement) -> None:
+        self.apart: dict[Place, Apart] = {}
+        self._replace = replace
+        self._empty = ir.Tensor(np.zeros(0, np.uint8))  # takes the name of a value while that is serialised
+        self._values: list[tuple[ir.Value, ir.TensorProtocol]] = []
+        self._names: list[tuple[ir.TensorProtocol, str | None]] = []
+        self._attributes: list[tuple[ir.Node, ir.Attr]] = []
+
+    def __enter__(self) -> _Substitution:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for value, tensor in self._values:
             value.const_value = tensor
-        for node, attribute in attributes:
+        for node, attribute in self._attributes:
             node.attributes[attribute.name] = attribute
-        for tensor, name in names:
+        for tensor, name in self._names:
             if tensor.name != name:
                 tensor.name = name
 
+    def enter(self, graph: ir.Graph, place: Place | None) -> None:
+        """Exchanges the tensors of a graph and of its subgraphs, in the order in which they are serialised.
+
+        Args:
+            graph: the graph.
+            place: where it lies; ``None`` to take no tensor out of it.
+        """
+        initializers = [v for v in graph.initializers.values() if v.const_value is not None]
+        for index, value in enumerate(initializers):
+            tensor = value.const_value
+            assert tensor is not None
+            self._values.append((value, tensor))
+            self._names.append((tensor, tensor.name))
+            value.const_value = self._instead(tensor, _inside(place, places.INITIALIZER, index), value.name)
+        for at, node in enumerate(graph):
+            for slot, attribute in enumerate(list(node.attributes.values())):
+                if not attribute.is_ref():
+                    inside = _inside(_inside(place, places.NODE, at), places.ATTRIBUTE_OF_NODE, slot)
+                    self._enter_attribute(node, attribute, inside)
+
+    def _enter_attribute(self, node: ir.Node, attribute: ir.Attr, place: Place | None) -> None:
+        content: ir.TensorProtocol | list[ir.TensorProtocol]
+        match attribute.type:
+            case ir.AttributeType.TENSOR:
+                content = self._instead(attribute.as_tensor(), _inside(place, places.VALUE, 0), None)
+            case ir.AttributeType.TENSORS:
+                content = [
+                    self._instead(tensor, _inside(place, places.VALUES, index), None)
+                    for index, tensor in enumerate(attribute.as_tensors())
+                ]
+            case ir.AttributeType.GRAPH:
+                self.enter(attribute.as_graph(), _inside(place, places.SUBGRAPH, 0))
+                return
+            case ir.AttributeType.GRAPHS:
+                for index, graph in enumerate(attribute.as_graphs()):
+                    self.enter(graph, _inside(place, places.SUBGRAPHS, index))
+                return
+            case _:
+                return
+        self._attributes.append((node, attribute))
+        node.attributes[attribute.name] = ir.Attr(
+            attribute.name, attribute.type, content, doc_string=attribute.doc_string
+        )
+
+    def _instead(self, tensor: ir.TensorProtocol, place: Place | None, name: str | None) -> ir.TensorProtocol:
+        written = self._replace(tensor)
+        if place is None or isinstance(written, ir.ExternalTensor):
+            return written
+        if written.dtype != ir.DataType.STRING and written.nbytes < _APART:
+            return written
+        self.apart[place] = Apart(written, name)
+        return self._empty
+
+
+def _inside(place: Place | None, number: int, index: int) -> Place | None:
+    return None if place is None else (*place, (number, index))
+
+
+_Tree = dict[tuple[int, int], "_Tree | _Entry"]
+
+
+def _tree(tensors: dict[Place, Apart]) -> _Tree:
+    root: _Tree = {}
+    for place, apart in tensors.items():
+        branch = root
+        for step in place[:-1]:
+            inner = branch.setdefault(step, {})
+            assert isinstance(inner, dict)
+            branch = inner
+        branch[place[-1]] = _Entry(apart)
+    return root
+
+
+def _filled(content: memoryview, span: slice, tree: _Tree) -> Pieces[_Entry] | None:
+    """The encoded outline with the tensors in it."""
+
+    def change(number: int, index: int, inner: slice) -> Pieces[_Entry] | None:
+        found = tree.get((number, index))
+        if found is None:
+            return None
+        return [found] if isinstance(found, _Entry) else _filled(content, inner, found)
+
+    return exchanged(content, span, {number for number, _ in tree}, change)
+
 
 class _Entry:
-    """One initializer. Its size is known from the start; its bytes are fetched when it is written, and not
-    kept."""
+    """One tensor, encoded. Its size is known from the start; its bytes are fetched when it is written, and
+    not kept."""
 
-    def __init__(self, name: str, tensor: ir.TensorProtocol) -> None:
-        self._name = name
-        self._tensor = tensor
-        self._lazy = not isinstance(tensor, (ir.TensorProtoTensor, ir.ExternalTensor, ir.StringTensor))
+    def __init__(self, apart: Apart) -> None:
+        self._tensor = tensor = apart.tensor
+        self._name = apart.name
+        self._lazy = not isinstance(tensor, (ir.TensorProtoTensor, ir.StringTensor))
         if self._lazy:
-            head, self._tail = _split(_shell(name, tensor), _RAW_DATA_FIELD)
+            head, self._tail = _around_raw_data(_shell(tensor, self._name or tensor.name))
             self._head = head + frame(_RAW_DATA_FIELD, tensor.nbytes)
             self._size = len(self._head) + tensor.nbytes + len(self._tail)
         else:
-            with _named(tensor, name) as proto:
+            with _named(tensor, self._name) as proto:
                 self._size = proto.ByteSize()
 
-    @property
-    def framed_size(self) -> int:
-        return len(frame(_INITIALIZER_FIELD, self._size)) + self._size
+    def __len__(self) -> int:
+        return self._size
 
     def write(self, file: Sink) -> None:
-        file.write(frame(_INITIALIZER_FIELD, self._size))
         if not self._lazy:
             with _named(self._tensor, self._name) as proto:
                 file.write(proto.SerializeToString(deterministic=True))
@@ -180,13 +242,17 @@ class _Entry:
 
 
 @contextmanager
-def _named(tensor: ir.TensorProtocol, name: str) -> Iterator[onnx.TensorProto]:
-    """Gives the protobuf of ``tensor`` under ``name``. A tensor that values of several names share keeps its
-    own."""
+def _named(tensor: ir.TensorProtocol, name: str | None) -> Iterator[onnx.TensorProto]:
+    """Gives the protobuf of ``tensor`` under ``name``, if that is given. A tensor that values of several
+    names share keeps its own."""
     if not isinstance(tensor, ir.TensorProtoTensor):
         proto = ir.to_proto(tensor)
-        proto.name = name
+        if name is not None:
+            proto.name = name
         yield proto
+        return
+    if name is None:
+        yield tensor.raw
         return
     own = tensor.raw.name
     tensor.raw.name = name
@@ -196,9 +262,11 @@ def _named(tensor: ir.TensorProtocol, name: str) -> Iterator[onnx.TensorProto]:
         tensor.raw.name = own
 
 
-def _shell(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
+def _shell(tensor: ir.TensorProtocol, name: str | None) -> onnx.TensorProto:
     """Everything of a raw tensor but its bytes."""
-    proto = onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+    proto = onnx.TensorProto(data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+    if name:
+        proto.name = name
     if tensor.doc_string:
         proto.doc_string = tensor.doc_string
     for key, value in sorted(tensor.metadata_props.items()):
@@ -206,16 +274,13 @@ def _shell(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
     return proto
 
 
-def _split(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, number: int) -> tuple[bytes, bytes]:
-    """Encodes the fields of ``message`` below ``number`` and those above, leaving out the field itself."""
-    head, tail = type(message)(), type(message)()
-    for field, value in message.ListFields():
-        if field.number == number:
-            continue
-        part = head if field.number < number else tail
-        own = getattr(part, field.name)
-        if hasattr(own, "MergeFrom"):
-            own.MergeFrom(value)
+def _around_raw_data(shell: onnx.TensorProto) -> tuple[bytes, bytes]:
+    """What is encoded in front of the bytes of a tensor, and behind them."""
+    head, tail = onnx.TensorProto(), onnx.TensorProto()
+    for field, value in shell.ListFields():
+        part = head if field.number < _RAW_DATA_FIELD else tail
+        if field.is_repeated:
+            getattr(part, field.name).MergeFrom(value)
         else:
             setattr(part, field.name, value)
     return head.SerializeToString(deterministic=True), tail.SerializeToString(deterministic=True)

@@ -118,7 +118,7 @@ class Constants:
     def is_constant(self, value: ir.Value | None) -> bool:
         if value is None or value in self._overridable:
             return False
-        if value in self._exact or (value.is_initializer() and value.const_value is not None):
+        if value in self._exact or _stored(value) is not None:
             return True
         known = self._known.get(value)
         if known is None:
@@ -162,9 +162,7 @@ class Constants:
 
     def _is_leaf(self, value: ir.Value) -> bool:
         return value not in self._overridable and (
-            value in self._exact
-            or (value.is_initializer() and value.const_value is not None)
-            or self._static_shape(value) is not None
+            value in self._exact or _stored(value) is not None or self._static_shape(value) is not None
         )
 
     def _static_shape(self, value: ir.Value) -> np.ndarray[Any, Any] | None:
@@ -276,8 +274,8 @@ class Constants:
                 total += task.kept.size
             elif not task.operands and (exact := self._exact.get(value)) is not None:
                 total += math.prod(exact.shape)
-            elif not task.operands and value.const_value is not None:
-                total += value.const_value.size
+            elif not task.operands and (tensor := _stored(value)) is not None:
+                total += tensor.size
         return min(max(_SMALL_EXPRESSION, _MOST_GROWTH * total), _LARGEST_EXPRESSION)
 
     def _run_one(
@@ -322,7 +320,7 @@ class Constants:
         shape = self._static_shape(value)
         if shape is not None:
             return shape
-        tensor = value.const_value
+        tensor = _stored(value)
         assert tensor is not None
         array = tensor.numpy()
         if not native and tensor.dtype in FLOAT_TYPES:
@@ -338,7 +336,7 @@ class Constants:
         exact = self._exact.get(value)
         if exact is not None:
             return exact
-        tensor = value.const_value if value.is_initializer() else None
+        tensor = _stored(value)
         if tensor is not None:
             if tensor.dtype not in FLOAT_TYPES:
                 return None
@@ -354,6 +352,24 @@ class Constants:
             return Constant64.of(array, dtype)
         tasks = self._tasks(value, False)
         return Constant64(dims, dtype, lambda: self._run(tasks))
+
+
+def _stored(value: ir.Value) -> ir.TensorProtocol | None:
+    """The tensor of an initializer or of a Constant node, which lies in the model as it is."""
+    if value.is_initializer():
+        return value.const_value
+    node = value.producer()
+    tensor = None if node is None else constant_of(node)
+    return None if tensor is None or tensor.dtype == ir.DataType.STRING else tensor
+
+
+def constant_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor of a Constant node."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    attribute = node.attributes.get("value")
+    # Not as_tensor(), which checks the whole protocol and takes longer than all else that is done per node.
+    return None if attribute is None or attribute.is_ref() else attribute.value
 
 
 def _maker(value: ir.Value | None) -> ir.Node | None:

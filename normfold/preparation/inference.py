@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from normfold.preparation.constants import Constants
+from normfold.preparation.constants import Constants, constant_of
 from normfold.preparation.graphs import graphs_of
 from normfold.preparation.shapes import Dims, Shapes, dims_of, tensor_dims
-from normfold.preparation.skeleton import SMALL, Scope, Skeleton, constant_of
+from normfold.preparation.skeleton import SMALL, Scope, Skeleton
 
 # Output shape and type equal to the first input's.
 _SHAPE_PRESERVING = frozenset(

@@ -12,6 +12,7 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
+from normfold.preparation.constants import constant_of
 from normfold.preparation.shapes import Dims, Shapes, tensor_dims
 
 SMALL = 1024
@@ -160,15 +161,6 @@ def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from graph.value_info
     yield from graph.input
     yield from graph.output
-
-
-def constant_of(node: ir.Node) -> ir.TensorProtocol | None:
-    """The tensor of a Constant node."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
-        return None
-    attribute = node.attributes.get("value")
-    # Not as_tensor(), which checks the whole protocol and takes longer than all else that is done per node.
-    return None if attribute is None or attribute.is_ref() else attribute.value
 
 
 def _stored(value: ir.Value) -> ir.TensorProtocol | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -87,6 +89,77 @@ def test_value_of_a_constant_node(tmp_path: Path) -> None:
     tensor = model.graph.node(2).attributes["value"].as_tensor()
     assert isinstance(tensor, MappedTensor)
     np.testing.assert_array_equal(tensor.numpy(), numpy_helper.to_array(constant.attribute[0].t))
+
+
+def branches(weight: onnx.TensorProto) -> tuple[onnx.GraphProto, onnx.GraphProto]:
+    """A Constant node of the weight in a branch, and an initializer in a branch inside another."""
+    info = [oh.make_tensor_value_info("b", weight.data_type, None)]
+    constant = oh.make_graph([oh.make_node("Constant", [], ["b"], value=weight)], "then", [], info)
+    inner = oh.make_graph([oh.make_node("Neg", ["w2"], ["b"])], "inner", [], info)
+    inner.initializer.add().CopyFrom(weight)
+    inner.initializer[0].name = "w2"
+    deep = oh.make_node("If", ["c"], ["b"], then_branch=inner, else_branch=inner)
+    return constant, oh.make_graph([deep], "else", [], info)
+
+
+def test_weights_in_subgraphs(tmp_path: Path) -> None:
+    weight = float_weight()
+    then, other = branches(weight)
+    condition = oh.make_node("Constant", [], ["c"], value=oh.make_tensor("", TensorProto.BOOL, [], [True]))
+    branch = oh.make_node("If", ["c"], ["i"], then_branch=then, else_branch=other)
+    proto = proto_of(weight, condition, branch)
+    model = load(saved(proto.SerializeToString(), tmp_path)).model
+    attributes = model.graph.node(2).attributes
+    constant = attributes["then_branch"].as_graph().node(0).attributes["value"].as_tensor()
+    inner = attributes["else_branch"].as_graph().node(0).attributes
+    held = [inner[name].as_graph().initializers["w2"].const_value for name in ("then_branch", "else_branch")]
+    for tensor in (constant, *held):
+        assert isinstance(tensor, MappedTensor)
+        np.testing.assert_array_equal(tensor.numpy(), numpy_helper.to_array(weight))
+    assert model_sha256(model) == model_sha256(ir.from_proto(proto))
+
+
+def test_list_of_tensors(tmp_path: Path) -> None:
+    small, large = oh.make_tensor("s", TensorProto.FLOAT, [1], [3.0]), float_weight()
+    node = oh.make_node("Custom", ["x"], ["z"], domain="own", tables=[small, large, small, large])
+    proto = proto_of(large, node)
+    proto.opset_import.add(domain="own", version=1)
+    model = load(saved(proto.SerializeToString(), tmp_path)).model
+    tensors = model.graph.node(1).attributes["tables"].as_tensors()
+    assert [isinstance(tensor, MappedTensor) for tensor in tensors] == [False, True, False, True]
+    for tensor, expected in zip(tensors, (small, large, small, large), strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), numpy_helper.to_array(expected))
+    assert model_sha256(model) == model_sha256(ir.from_proto(proto))
+
+
+@pytest.mark.parametrize("kind", ["other type", "two of one name"])
+def test_attribute_that_is_not_what_it_says(kind: str, tmp_path: Path) -> None:
+    """It is read as protobuf reads it, or refused: never with a tensor that is not its own."""
+    constant = oh.make_node("Constant", [], ["k"], value=float_weight())
+    if kind == "other type":
+        constant.attribute[0].type = onnx.AttributeProto.FLOAT
+    else:
+        constant.attribute.add().CopyFrom(constant.attribute[0])
+    proto = proto_of(float_weight(), constant, oh.make_node("Neg", ["k"], ["z"]))
+    path = saved(proto.SerializeToString(), tmp_path)
+    try:
+        model = load(path).model
+    except InputError as error:
+        assert error.code == "NF903"
+    else:
+        assert model_sha256(model) == model_sha256(ir.from_proto(proto))
+
+
+def test_messages_inside_each_other_without_end(tmp_path: Path) -> None:
+    """More than the decoder of protobuf takes, and than Python has stack frames for."""
+    content = float_weight().SerializeToString()
+    content = b"\x2a" + _length(content) + content
+    for _ in range(1000):
+        for tag in (b"\x32", b"\x2a", b"\x0a"):
+            content = tag + _length(content) + content
+    path = saved(b"\x08\x0a\x3a" + _length(content) + content, tmp_path)
+    with pytest.raises(InputError, match="does not decode"):
+        load(path)
 
 
 def typed() -> onnx.TensorProto:
@@ -210,6 +283,47 @@ def test_memory(tmp_path: Path) -> None:
     loaded = load(path)
     assert _anonymous() - before < size / 4
     del loaded
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
+def test_memory_of_constant_nodes(tmp_path: Path) -> None:
+    """They are read and written without passing through memory."""
+    weight = oh.make_tensor("w", TensorProto.FLOAT, [SIDE, 10**5], bytes(4 * SIDE * 10**5), raw=True)
+    constant = oh.make_node("Constant", [], ["k"], value=weight)
+    proto = proto_of(float_weight(), constant, oh.make_node("Neg", ["k"], ["z"]))
+    path = saved(proto.SerializeToString(), tmp_path)
+    size = path.stat().st_size
+    del weight, constant, proto
+    peak = _peak_of(
+        "from normfold.loading import load, save; "
+        f"m = load({str(path)!r}).model; save(m, {str(tmp_path / 'out.onnx')!r})"
+    )
+    assert peak < size / 4
+    assert (tmp_path / "out.onnx").stat().st_size >= size
+
+
+def _peak_of(statements: str) -> int:
+    """By how much anonymous memory had grown at most in a process of its own, looked at between writes."""
+    watch = (
+        "import hashlib, sys\n"
+        "def anonymous():\n"
+        "    return int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0]) * 1024\n"
+        "import normfold.loading.transfer as transfer\n"
+        "peak, write = [0], transfer.DigestingSink.write\n"
+        "def watched(self, content):\n"
+        "    peak[0] = max(peak[0], anonymous())\n"
+        "    return write(self, content)\n"
+        "transfer.DigestingSink.write = watched\n"
+        "import normfold.loading\n"
+        "begun = anonymous()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{watch}{statements}\nprint(peak[0] - begun)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
 
 
 def _anonymous() -> int:

@@ -86,6 +86,86 @@ def test_equals_protobuf_for_each_type(dtype: str, size: int, lazy: bool) -> Non
     assert streamed(model) == canonical(model)
 
 
+LARGE = np.random.default_rng(0).standard_normal((30, 100)).astype(np.float32)
+
+
+def nested(make: Callable[[str], onnx.TensorProto]) -> onnx.ModelProto:
+    """Large tensors as values of Constant nodes and as initializers, in the graph, in branches and in bodies
+    inside these."""
+    inner = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["deep"], value=make("deep_value")),
+            helper.make_node("Add", ["deep", "own"], ["b"]),
+        ],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, [30, 100])],
+        [make("own")],
+    )
+    outer = helper.make_graph(
+        [
+            helper.make_node("If", ["c"], ["t"], then_branch=inner, else_branch=inner),
+            helper.make_node("Add", ["t", "held"], ["u"]),
+        ],
+        "outer",
+        [],
+        [helper.make_tensor_value_info("u", TensorProto.FLOAT, [30, 100])],
+        [make("held")],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["k"], value=make("")),
+            helper.make_node("If", ["c"], ["y"], then_branch=outer, else_branch=inner),
+            helper.make_node("Add", ["y", "k"], ["w"]),
+            helper.make_node("Custom", ["w"], ["z"], domain="own", tables=[make("one"), make("two")]),
+            helper.make_node("Mul", ["z", "last"], ["v"]),
+        ],
+        "main",
+        [helper.make_tensor_value_info("c", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("v", TensorProto.FLOAT, [30, 100])],
+        [make("last")],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def raw(name: str) -> onnx.TensorProto:
+    tensor = onnx.numpy_helper.from_array(LARGE, name)
+    if not name:
+        tensor.ClearField("name")
+    return tensor
+
+
+def typed(name: str) -> onnx.TensorProto:
+    return helper.make_tensor(name, TensorProto.FLOAT, LARGE.shape, LARGE.flatten())
+
+
+@pytest.mark.parametrize("make", [raw, typed])
+def test_equals_protobuf_for_tensors_inside_nodes(make: Callable[[str], onnx.TensorProto]) -> None:
+    model = in_memory(nested(make))
+    assert streamed(model) == canonical(model)
+    assert to_proto(model).SerializeToString(deterministic=True) == canonical(model)
+
+
+def test_tensors_are_written_one_by_one() -> None:
+    model = in_memory(nested(raw))
+    written: list[str | None] = []
+
+    class Counting(ir.LazyTensor):
+        def tobytes(self) -> bytes:
+            raise AssertionError("as a whole")
+
+        def tofile(self, file: io.BytesIO) -> None:
+            file.write(LARGE.tobytes())
+            written.append(self.name)
+
+    def counted(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        return Counting(lambda: tensor, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
+
+    assert streamed(model, counted) == canonical(model)
+    assert len(written) == 11
+
+
 def test_values_that_share_a_tensor_keep_their_names() -> None:
     proto = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] z) '

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+
+from normfold.preparation.workspace import Workspace
 
 
 def standardised(weight: np.ndarray, epsilon: float) -> np.ndarray:
@@ -310,3 +313,25 @@ def test_a_cast_that_rounds_is_not_evaluated_away(check: Any) -> None:
         check.weights(f=(6, 3, 3, 3), k=(6, 1, 1)),
     )
     check(model).gone("Conv")
+
+
+def test_a_weight_of_a_constant_node_is_read_in_pieces() -> None:
+    """It lies in the model as an initializer does."""
+    array = np.random.default_rng(0).standard_normal((2000, 300)).astype(np.float32)
+    tensor = onnx.numpy_helper.from_array(array)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Constant", [], ["w"], value=tensor),
+            onnx.helper.make_node("Neg", ["w"], ["y"]),
+        ],
+        "g",
+        [],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, array.shape)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    workspace = Workspace(ir.from_proto(model))
+    constant = workspace.constants.recipe(workspace.model.graph.node(0).outputs[0])
+    assert constant is not None
+    blocks = list(constant.blocks())
+    assert len(blocks) > 1
+    np.testing.assert_array_equal(np.concatenate(blocks), array.astype(np.float64))
