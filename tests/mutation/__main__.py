@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from tests.mutation.catalogue import MUTANTS
 from tests.mutation.material import loaded, prepare, unbroken
 from tests.mutation.mutant import Mutant
 from tests.mutation.survey import PACKAGE, Survey
-from tests.mutation.table import table
+from tests.mutation.table import page
 
 SECONDS = 1800
 """A mutant that takes longer has not been asked of all its tests, and counts as alive."""
@@ -53,7 +54,7 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.table is not None:
-        options.table.write_text(table(results))
+        options.table.write_text(page(results))
     survivors = [r["name"] for r in results if r["survives"]]
     missed = [r["name"] for r in results if r["says"].startswith("missed")]
     print(
@@ -77,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--survey", type=Path, help="file that keeps what is known of the tests between runs")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--table", type=Path, help="write them as a Markdown table")
+    parser.add_argument("--table", type=Path, help="write them as a Markdown page")
     return parser.parse_args()
 
 
@@ -91,6 +92,9 @@ def _stale(mutant: Mutant) -> str | None:
 
 def _run_all(mutants: list[Mutant], survey: Survey, folder: Path, jobs: int) -> Iterator[dict[str, Any]]:
     """Each mutant in a child of its own, ``jobs`` at a time."""
+    # What is there by now is nobody's garbage: no child has to look through it, or copy it to do so.
+    gc.collect()
+    gc.freeze()
     running: dict[int, tuple[Mutant, Path, float]] = {}
     waiting = list(enumerate(mutants))
     while waiting or running:

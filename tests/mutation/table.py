@@ -1,4 +1,4 @@
-"""The results as a table for the documentation."""
+"""The results as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+_HEAD = """# Mutants, one by one
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
+Written by `python -m tests.mutation --table docs/mutants.md`. [random-models.md](random-models.md#mutants)
+says what was done, at which commit, and what the words mean. *Tests* has the first test that failed.
+"""
+
+
+def page(results: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: one table for each module."""
-    lines: list[str] = []
+    lines = [_HEAD]
     for path, members in groupby(results, key=lambda result: str(result["path"])):
-        lines += [f"### `{path}`", "", "| broken | proof | tests |", "|---|---|---|"]
+        lines += [f"## `{path}`", "", "| broken | proof | tests |", "|---|---|---|"]
         for result in members:
             tests = (
                 f"equivalent: {result['equivalent']}" if result.get("equivalent") else _test(result["tests"])

@@ -25,6 +25,8 @@ _BATCH = 2.0
 _SLOW = 1.0
 _PATIENCE = 60.0
 """Seconds that a test may take beyond ten times its own."""
+_IDLE_PLUGINS = ("cacheprovider", "xdist", "unraisableexception")
+"""Those of pytest that cost time and say nothing here."""
 
 
 class _First:
@@ -114,7 +116,8 @@ def _first_to_fail(tests: Sequence[Asked]) -> str:
             taken += 1
         batch, waiting, size = waiting[:taken], waiting[taken:], 2 * size
         first = _First(seconds, within)
-        arguments = ["-x", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        arguments = ["-x", "-q", "--tb=no", "--no-header"]
+        arguments += itertools.chain.from_iterable(("-p", f"no:{name}") for name in _IDLE_PLUGINS)
         arguments.append(f"--rootdir={ROOT}")
         code = pytest.main([*arguments, *(test.name for test in batch)], plugins=[first])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -130,6 +130,8 @@ SPELLINGS = {
     f"n = Div (c, sd) {AFFINE}",
     "guarded by Clip": f"{ROWS} {MEAN} {VARIANCE} w = Clip (v, zero) ve = Add (w, eps) sd = Sqrt (ve) "
     f"n = Div (c, sd) {AFFINE}",
+    "squeezed": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) s = Squeeze (ve, last) t = Sqrt (s) "
+    f"sd = Unsqueeze (t, last) n = Div (c, sd) {AFFINE}",
     "no affine": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} y = Reshape (n, back)",
 }
 

@@ -271,6 +271,7 @@ MUTANTS = [
             "forgotten: an axis of more than one is squeezed",
             "if any(x.view[axis] for axis in gone):",
             "if False:",
+            equivalent="a Squeeze runs only where the axis has one element",
         ),
         Edit(
             "forgotten: an Expand that enlarges",
