@@ -5,7 +5,7 @@ Fields: onnx.proto. Local functions are left whole: they are inlined before a mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sized
+from collections.abc import Callable, Container, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -84,7 +84,6 @@ def message_at(proto: onnx.ModelProto, place: Place) -> Any:
     """The message that lies there."""
     message: Any = proto
     for number, index in place:
-        field_of = message.DESCRIPTOR.fields_by_number[number]
-        inner = getattr(message, field_of.name)
-        message = inner[index] if field_of.is_repeated else inner
+        inner = getattr(message, message.DESCRIPTOR.fields_by_number[number].name)
+        message = inner[index] if isinstance(inner, Sequence) else inner
     return message
