@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -152,9 +154,17 @@ def inputs(model: onnx.ModelProto, sizes: Mapping[str, int], *, seed: int) -> Ar
     return arrays
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Infinities, and means of nothing, are compared; they need no warning."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
 def _run_original(model: onnx.ModelProto, feeds: Arrays) -> Arrays:
     try:
-        with np.errstate(all="ignore"):
+        with _quiet():
             values = Reference(model).run(feeds)
     except Exception as error:  # onnx.reference and numpy raise whatever comes to hand
         raise Unusable(f"does not run: {type(error).__name__}: {_line(error)}") from error
@@ -207,7 +217,7 @@ def _compare(
     model: onnx.ModelProto, proto: onnx.ModelProto, folded: Folded, ours: Arrays, feeds: Arrays
 ) -> int:
     try:
-        with np.errstate(all="ignore"):
+        with _quiet():
             theirs = Reference(proto, folded.exact).run(feeds)
     except Exception as error:  # likewise
         raise Wrong(f"the folded model does not run: {type(error).__name__}: {_line(error)}") from error
@@ -272,7 +282,7 @@ def _noise(
     weights = {
         t.name: functools.partial(noisy, onnx.numpy_helper.to_array(t)) for t in model.graph.initializer
     }
-    with np.errstate(all="ignore"):
+    with _quiet():
         moved = Reference(model, weights).run({k: noisy(v) for k, v in feeds.items()})
     return _distance(value, np.asarray(moved[name]))
 

@@ -96,6 +96,19 @@ def in_front(d: Draft, x: Value) -> Value:
     return _layer(d, d.choose(_size, *_EITHER)(d, positive_scale(d, x)))
 
 
+def in_front_of_upsample(d: Draft, x: Value) -> Value:
+    """The operator that was before Resize."""
+    require(d.opset < 10)
+    return _layer(d, layout.resize(d, positive_scale(d, x)))
+
+
+def in_front_of_blocks(d: Draft, x: Value) -> Value:
+    """One number is the same in each block of channels."""
+    require(x.rank == 4 and x.shape[1] % 4 == 0)
+    scale = d.floats((), content="positive")
+    return _layer(d, layout.depth_to_space(d, d.emit("Mul", [x, scale], x.shape)))
+
+
 def in_front_of_statistics(d: Draft, x: Value) -> Value:
     """A shift that a normalisation takes out again."""
     return reducing.mean_variance_norm(d, _shift(d, x))
@@ -121,6 +134,8 @@ STEPS = (
     in_front,
     behind,
     in_front,
+    in_front_of_upsample,
+    in_front_of_blocks,
     in_front_of_statistics,
     in_front_of_a_recurrence,
     norm_behind_norm,
