@@ -254,6 +254,7 @@ def from_proto(proto: onnx.ModelProto, folder: Path | None) -> tuple[ir.Model, t
         raise InputError(f"not a valid ONNX model: {one_line(error)}", code="NF903") from error
     try:
         model = ir.from_proto(proto)
+        _restore_inputs(proto, model)
         ir.external_data.set_base_dir(model.graph, folder or "")
         for function in model.functions.values():
             ir.external_data.set_base_dir(function.graph, folder or "")
@@ -263,3 +264,16 @@ def from_proto(proto: onnx.ModelProto, folder: Path | None) -> tuple[ir.Model, t
             code="NF913",
         ) from error
     return model, data_files
+
+
+def _restore_inputs(proto: onnx.ModelProto, model: ir.Model) -> None:
+    """An input that is an output too is one value, with one shape: what either declaration says of it."""
+    declared = {info.name: info.type.tensor_type.shape.dim for info in proto.graph.input}
+    for value in model.graph.outputs:
+        dims = declared.get(value.name or "")
+        if not dims or value.shape is None or len(dims) != len(value.shape):
+            continue
+        told = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims]
+        value.shape = ir.Shape(
+            [a if b is None or isinstance(a, int) else b for a, b in zip(value.shape, told, strict=True)]
+        )

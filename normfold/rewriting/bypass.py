@@ -28,6 +28,9 @@ def bypass_round_trips(workspace: Workspace, keep: frozenset[str]) -> bool:
         for node in list(graph):
             if node.op_type != "Reshape" or not _may_go(node, keep) or not node.outputs[0].uses():
                 continue
+            # The nodes that a virtual one stands for read constants too, which no use tells.
+            if workspace.constants.is_constant(node.outputs[0]):
+                continue
             source = node.inputs[0]
             first = None if source is None else source.producer()
             before = source

@@ -206,9 +206,11 @@ def _reads(node: onnx.NodeProto) -> list[str]:
 
 def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Outputs with the shapes that follow from the model."""
+    # An input with a default may be an output: it is declared twice, and alike.
+    known = {value.name: value for value in model.graph.input}
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for own, found in zip(model.graph.output, inferred.graph.output, strict=True):
-        own.CopyFrom(found)
+        own.CopyFrom(known.get(own.name, found))
         for dim in own.type.tensor_type.shape.dim:
             # Names that onnx makes up mean nothing.
             if dim.dim_param.startswith("unk__"):

@@ -286,3 +286,15 @@ class TestTensors:
 def test_segmented_tensor(model: onnx.ModelProto, write: Write) -> None:
     model.graph.initializer[0].segment.begin = 0
     refused(write(model), "NF913", "'w'")
+
+
+@pytest.mark.parametrize("declared", [["N", 4], ["N", None], [None, 4], [None, None]])
+def test_an_input_that_is_an_output_keeps_its_shape(write: Write, declared: list[int | str | None]) -> None:
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    passed = helper.make_tensor_value_info("x", TensorProto.FLOAT, declared)
+    doubled = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", [given], [doubled, passed])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (value,) = load(write(model)).model.graph.inputs
+    assert value.shape is not None
+    assert [dim if isinstance(dim, int) else dim.value for dim in value.shape] == ["N", 4]

@@ -87,3 +87,14 @@ def test_a_reshape_that_does_nothing_bars_no_way(check: Any) -> None:
     body = "r = Reshape (c, to) n = BatchNormalization (r, s, b, m, v) y = Sigmoid (n)"
     model = net(check, body, to=[1, 4, 6, 6])
     check(model, FoldOptions(skip=frozenset({"reshape"}))).gone("Conv", "Sigmoid")
+
+
+def test_a_reshape_of_a_constant_that_an_affine_reads(check: Any) -> None:
+    """The scale of a BatchNormalization that stays: while affines are planned, no use tells of it."""
+    body = """p = Mul (x, s) o = Reshape (k, four) c = Conv (p, w, o)
+        a = Abs (c) n = BatchNormalization (a, o, b, m, v) y = Sigmoid (n)"""
+    constants = check.weights(w=(4, 4, 1, 1), k=(4,)) | check.batchnorm(4) | {"four": np.array([4])}
+    constants["s"] = np.array(2.0, np.float32)
+    model = check.model(f"g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) {{ {body} }}", constants)
+    outcome = check(model)
+    assert outcome.counts["BatchNormalization"] == 1 and outcome.counts["Mul"] == 0

@@ -259,3 +259,29 @@ def test_nothing_is_put_inside_of_a_norm(check: Checker) -> None:
     )
     outcome = check(model, FoldOptions(target="portable"))
     assert not outcome.folded.changed
+
+
+def test_sizes_that_only_the_replaced_reshapes_told_stay_known(check: Checker) -> None:
+    rng = np.random.default_rng(0)
+    constants = {
+        "rows": np.array([0, 2, -1]),
+        "axis": np.array([2]),
+        "two": np.array(2.0, np.float32),
+        "eps": np.array(1e-3, np.float32),
+        "back": np.array([1, 4, 3, 5]),
+        "gamma": rng.uniform(0.5, 2, (4, 1, 1)).astype(np.float32),
+        "beta": rng.standard_normal((4, 1, 1)).astype(np.float32),
+    }
+    model = check.model(
+        """g (float[1, 4, H, 5] x) => (float[1, 4, A, B] y) {
+            r = Reshape (x, rows) mu = ReduceMean (r, axis) c = Sub (r, mu) sq = Pow (c, two)
+            v = ReduceMean (sq, axis) e = Add (v, eps) d = Sqrt (e) q = Div (c, d)
+            n = Reshape (q, back) t = Mul (n, gamma) z = Add (t, beta) y = Sigmoid (z)
+        }""",
+        constants,
+    )
+    result = folded(model, target="ort-cpu")
+    assert [site.action for site in result.sites] == ["substituted"]
+    workspace = Workspace(result.model)
+    z = next(node.outputs[0] for node in result.model.graph if node.outputs[0].name == "z")
+    assert workspace.dims(z) == (1, 4, 3, 5)

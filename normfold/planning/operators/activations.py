@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import onnx_ir as ir
 
 from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing, Operator
@@ -27,6 +28,7 @@ from normfold.refusal import Refused
 _MAX_BROADCASTS = 8
 _PRELU_BROADCASTS = 7
 _CLIP_TAKES_INPUTS = 11
+_CLIP_OF_FLOAT64 = 12
 # Attributes are float32, defaults included.
 _LEAKY_ALPHA = float(np.float32(0.01))
 _HARD_SIGMOID_ALPHA = float(np.float32(0.2))
@@ -63,10 +65,16 @@ def _bounded(node: NodeView, affine: Affine, bound: Array64, affines: Mapping[in
         raise Refused("NF117", f"the scale at Relu {node.name!r} has both signs")
     if node.opset < _MAX_BROADCASTS:
         raise Refused("NF114", f"in opset {node.opset} Relu {node.name!r} cannot become a Max of two shapes")
-    if bound.size == 1 and node.opset >= _CLIP_TAKES_INPUTS:
+    if bound.size == 1 and _may_be_clip(node):
         limit = scalar(float(bound.item()), node)
         return Crossing(affines, constants={2 if upper else 1: limit}, op_type="Clip")
     return Crossing(affines, constants={1: operand(bound, node)}, op_type="Min" if upper else "Max")
+
+
+def _may_be_clip(node: NodeView) -> bool:
+    """Whether its bounds can be operands, of this type; onnxruntime's first such Clip has no float64."""
+    since = _CLIP_OF_FLOAT64 if node.output_dtype() == ir.DataType.DOUBLE else _CLIP_TAKES_INPUTS
+    return node.opset >= since
 
 
 class Leaky(Operator):

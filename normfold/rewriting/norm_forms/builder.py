@@ -174,6 +174,7 @@ class Builder:
         y.replace_all_uses_with(result, replace_graph_outputs=True)
         result.shape, result.type, result.doc_string = y.shape, y.type, y.doc_string
         result.metadata_props.update(y.metadata_props)
+        self._keep_sizes(y, result)
         self.workspace.shapes.copy(y, result)
         y.name = self.workspace.fresh_name(f"{name}_replaced")
         result.name = name
@@ -181,6 +182,14 @@ class Builder:
         remove_unread(self.norm.nodes, spared=self._made.nodes)
         self._made.y = result
         return self._made
+
+    def _keep_sizes(self, y: ir.Value, result: ir.Value) -> None:
+        """State sizes of y that x does not tell: the targets of the Reshapes that told them are gone."""
+        told, known = self.workspace.dims(self.norm.x) or (), self.workspace.dims(y) or ()
+        more = any(isinstance(b, int) and not isinstance(a, int) for a, b in zip(told, known, strict=False))
+        if more and not result.is_graph_output():
+            result.shape = ir.Shape([size if isinstance(size, int) else None for size in known])
+            result.type = ir.TensorType(self.dtype)
 
 
 _STEMS = {"Mul": "scale", "Add": "shift"}

@@ -45,6 +45,15 @@ def test_relu_with_one_shift_becomes_clip(harness):
         assert {slot: c.shape for slot, c in crossing.constants.items()} == {slot: ()}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "opset", "becomes"),
+    [("double", 11, "Max"), ("double", 12, "Clip"), ("float", 11, "Clip"), ("float", 10, "Max")],
+)
+def test_relu_becomes_a_clip_that_onnxruntime_has(harness, dtype, opset, becomes):
+    node = harness.one((_ONE % "Relu").replace("double", dtype), opset=opset)
+    assert node.backward(Affine.of(2.0, 1.0, rank=3)).op_type == becomes
+
+
 @pytest.mark.parametrize("way", ["backward", "forward"])
 def test_relu_refuses_both_signs(harness, way):
     mixed = Affine.on_axis(np.array([1.0, -1.0, 2.0]), 0.0, axis=1, rank=3)
