@@ -129,8 +129,8 @@ _RUN_TOGETHER = frozenset({"Conv", "Gemm"})
 _ELEMENTWISE = frozenset({"Add", "Clip", "Div", "Max", "Min", "Mul", "PRelu", "Relu", "Sub", "Sum"})
 
 
-def charge_edit(cost: Elements, node: ir.Node, crossing: Crossing, workspace: Workspace) -> None:
-    """Add to ``cost`` what an edited node costs more than before.
+def charge_edit(cost: Elements, node: ir.Node, crossing: Crossing, workspace: Workspace) -> bool:
+    """Add to ``cost`` what an edited node costs more than before. Returns whether it does.
 
     An activation behind a Conv or Gemm cost nothing before: runtimes run them as one kernel.
     """
@@ -140,9 +140,12 @@ def charge_edit(cost: Elements, node: ir.Node, crossing: Crossing, workspace: Wo
         fused = source is not None and len(source.uses()) == 1 and _is_fusing(source.producer())
         cost.add(workspace.dims(output), slower + fused, unknown=output.name or "?")
         cost.add((NODE,), fused)
+    charged = slower > 0
     for constant in crossing.constants.values() if node.op_type in _ELEMENTWISE else ():
         if sum(size > 1 for size in constant.shape) > 1:
             cost.add(constant.shape)
+            charged = True
+    return charged
 
 
 def _is_fusing(node: ir.Node | None) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from normfold.affine import Affine
-from normfold.planning.cost import NODE, Elements, charge_edit, is_bias, passes
+from normfold.planning.balance import Balance, Toll, TooDear
+from normfold.planning.cost import passes
 from normfold.planning.crossing import Table
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
@@ -26,18 +27,17 @@ _UNSPECIFIC = ("NF114", "NF106", "NF126", "NF118", "NF122")
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A plan, what its affines cost after it, and what they cost before."""
+    """A plan, and what its affines cost before and after it."""
 
     plan: Plan
-    after: Elements
-    before: Elements
+    cost: Balance
 
     @property
     def pays(self) -> bool:
         """Whether it takes a node away at no higher cost, or lowers the cost."""
         if self.is_complete and _shortens(self.plan):
-            return self.after.at_most(self.before)
-        return self.after.below(self.before)
+            return self.cost.after.at_most(self.cost.before)
+        return self.cost.after.below(self.cost.before)
 
     @property
     def is_complete(self) -> bool:
@@ -46,13 +46,60 @@ class _Candidate:
 
     @property
     def is_free(self) -> bool:
-        return self.after.number == 0
+        return self.cost.after.number == 0
 
     def beats(self, other: _Candidate) -> bool:
         """Whether it leaves nothing where the other does, or saves more, whatever the symbolic sizes are."""
         if self.is_complete != other.is_complete:
             return self.is_complete
-        return (self.after + other.before).below(other.after + self.before)
+        return (self.cost.after + other.cost.before).below(other.cost.after + self.cost.before)
+
+
+class _Ways:
+    """The ways from one site. Several routes share one: each is walked once."""
+
+    def __init__(self, site: ir.Node, workspace: Workspace, table: Table) -> None:
+        self._site = site
+        self._workspace = workspace
+        self._table = table
+        self._walked: dict[tuple[bool, Affine, bool], Walk | Refused] = {}
+
+    def follow(self, route: Route) -> Plan:
+        """The plan to take this route.
+
+        Raises:
+            Refused: where it is barred.
+        """
+        walks: list[Walk] = []
+        if route.back is not None:
+            walks.append(self._walk(forward=False, affine=route.back, deposit=route.deposit))
+        if route.ahead is not None:
+            walks.append(self._walk(forward=True, affine=route.ahead, deposit=route.deposit))
+        if route.aside is not None:
+            walks.extend(walk_sideways(self._site.outputs[0], route.aside, self._workspace, self._table))
+            _require_apart(walks)
+        return Plan(self._site, tuple(walks), route)
+
+    def _walk(self, *, forward: bool, affine: Affine, deposit: bool) -> Walk:
+        key = (forward, affine, deposit)
+        if key not in self._walked:
+            try:
+                self._walked[key] = self._walked_anew(forward=forward, affine=affine, deposit=deposit)
+            except Refused as refusal:
+                self._walked[key] = refusal.again()
+        found = self._walked[key]
+        if isinstance(found, Refused):
+            raise found.again()
+        return found
+
+    def _walked_anew(self, *, forward: bool, affine: Affine, deposit: bool) -> Walk:
+        site, workspace, table = self._site, self._workspace, self._table
+        toll = Toll(site, workspace)
+        if forward:
+            return walk_forward(site.outputs[0], affine, workspace, table, deposit=deposit, toll=toll)
+        x = site.inputs[0]
+        assert x is not None
+        return walk_backward(x, (site, 0), affine, workspace, table, deposit=deposit, toll=toll)
 
 
 class Planner:
@@ -90,19 +137,22 @@ class Planner:
         refusals: list[Refused] = []
         dear: Refused | None = None
         best: _Candidate | None = None
-        before = self._cost_before(site)
-        for route in self._routes(site, refusals):
+        ways = _Ways(site, self._workspace, self._table)
+        for route in self._routes(site, ways, refusals):
             if route.deposit and best is not None and best.is_complete:
                 break
             try:
-                plan = self._follow(site, route)
+                plan = ways.follow(route)
                 self._check(plan)
+            except TooDear as refusal:
+                dear = refusal.again()
+                continue
             except Refused as refusal:
                 refusals.append(refusal.again())
                 continue
-            found = _Candidate(plan, self._cost_after(plan), self._plus_composed(before, plan))
+            found = _Candidate(plan, Balance.of(plan, self._workspace))
             if not found.pays:
-                dear = Refused("NF122", "where it could go it would touch as many elements, or more")
+                dear = TooDear()
             elif found.is_free:
                 return plan
             elif best is None or found.beats(best):
@@ -111,7 +161,7 @@ class Planner:
             return best.plan
         raise _most_specific(refusals, dear).again()
 
-    def _routes(self, site: ir.Node, refusals: list[Refused]) -> Iterator[Route]:
+    def _routes(self, site: ir.Node, ways: _Ways, refusals: list[Refused]) -> Iterator[Route]:
         """Ways to try, the cheapest first: without anything left over, then with deposits on the way."""
         affine = virtual(site).affine
         both = affine.has_scale and affine.has_shift
@@ -120,7 +170,7 @@ class Planner:
             try:
                 early = self._early_shift(site, affine)
             except Refused as refusal:
-                if self._could_go_apart(site, affine):
+                if _could_go_apart(ways, affine):
                     refusals.append(refusal.again())
         scale, shift = affine.only_scale(), affine.only_shift()
         for deposit in (False, True):
@@ -136,33 +186,6 @@ class Planner:
                 yield Route(early, scale, None, deposit)
                 yield Route(None, scale, early, deposit)
                 yield Route(early, None, scale, deposit)
-
-    def _could_go_apart(self, site: ir.Node, affine: Affine) -> bool:
-        """Whether some shift could go backward and the scale forward, were there one to go in front of it."""
-        try:
-            self._follow(site, Route(affine.only_shift(), affine.only_scale(), None, deposit=False))
-        except Refused:
-            return False
-        return True
-
-    def _follow(self, site: ir.Node, route: Route) -> Plan:
-        walks: list[Walk] = []
-        if route.back is not None:
-            x = site.inputs[0]
-            assert x is not None
-            walks.append(
-                walk_backward(x, (site, 0), route.back, self._workspace, self._table, deposit=route.deposit)
-            )
-        if route.ahead is not None:
-            walks.append(
-                walk_forward(
-                    site.outputs[0], route.ahead, self._workspace, self._table, deposit=route.deposit
-                )
-            )
-        if route.aside is not None:
-            walks.extend(walk_sideways(site.outputs[0], route.aside, self._workspace, self._table))
-            _require_apart(walks)
-        return Plan(site, tuple(walks), route)
 
     def _early_shift(self, site: ir.Node, affine: Affine) -> Affine:
         """The shift as it is in front of the scale: ``t / s``."""
@@ -196,49 +219,14 @@ class Planner:
     def _check_affine(self, affine: Affine, value: ir.Value) -> None:
         check_affine(affine, self._workspace.shapes.dtype(value), value.name or "?")
 
-    def _cost_before(self, site: ir.Node) -> Elements:
-        cost = Elements()
-        self._charge_node(cost, site, virtual(site).affine)
-        return cost
 
-    def _plus_composed(self, before: Elements, plan: Plan) -> Elements:
-        cost = before.copy()
-        for walk in plan.walks:
-            for node in walk.composed:
-                self._charge_node(cost, node, virtual(node).affine)
-        return cost
-
-    def _cost_after(self, plan: Plan) -> Elements:
-        cost = Elements()
-        if plan.route.rest is not None:
-            self._charge_node(cost, plan.site, plan.route.rest)
-        for deposit in plan.deposits:
-            self._charge(cost, deposit.value, deposit.affine)
-        for walk in plan.walks:
-            for node, affine in walk.composed.items():
-                self._charge_node(cost, node, affine)
-            for node, crossing in walk.crossings.items():
-                charge_edit(cost, node, crossing, self._workspace)
-        return cost
-
-    def _charge_node(self, cost: Elements, node: ir.Node, affine: Affine) -> None:
-        """What a virtual node costs with this affine."""
-        x = node.inputs[0]
-        assert x is not None
-        self._charge(cost, x, affine, from_batchnorm=virtual(node).batchnorm is not None)
-
-    def _charge(
-        self, cost: Elements, value: ir.Value, affine: Affine, *, from_batchnorm: bool = False
-    ) -> None:
-        """What an affine on ``value`` costs: nothing if a runtime fuses it into the MatMul in front.
-
-        A constant that is more than a vector is read like a value.
-        """
-        if not is_bias(affine, value, self._workspace):
-            times = passes(affine, from_batchnorm=from_batchnorm)
-            cost.add(self._workspace.dims(value), times, unknown=value.name or "?")
-            cost.add((NODE,), times)
-            cost.add((affine.map_elements,))
+def _could_go_apart(ways: _Ways, affine: Affine) -> bool:
+    """Whether some shift could go backward and the scale forward, were there one to go in front of it."""
+    try:
+        ways.follow(Route(affine.only_shift(), affine.only_scale(), None, deposit=False))
+    except Refused:
+        return False
+    return True
 
 
 def _require_apart(walks: list[Walk]) -> None:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from normfold.affine import Affine
 from normfold.planning.agreement import agreed, grouped, reads_no_element
+from normfold.planning.balance import Toll
 from normfold.planning.cost import Elements, is_bias
 from normfold.planning.crossing import Crossing, Operator, Table
 from normfold.planning.plan import Deposit, Use, Walk
@@ -56,13 +57,15 @@ def walk_backward(
     table: Table,
     *,
     deposit: bool = False,
+    toll: Toll | None = None,
 ) -> Walk:
     """Ask the producer of ``value`` to produce ``affine(value)`` for the reader ``use``.
 
-    With ``deposit``, a part that nothing takes stays where it was refused.
+    With ``deposit``, a part that nothing takes stays where it was refused. ``toll`` ends a way
+    that costs too much.
 
     Raises:
-        Refused: where it cannot be absorbed exactly.
+        Refused: where it cannot be absorbed exactly, or where the way costs too much.
     """
     walk = Walk(forward=False)
     asked: dict[ir.Value, dict[Use, Affine]] = {value: {use: affine}}
@@ -87,6 +90,8 @@ def walk_backward(
 
     request(value, use, affine)
     while queue:
+        if toll is not None:
+            toll.pay(walk)
         node = queue.pop()
         outputs = [v for v in node.outputs if v in asked]
         if not outputs:
@@ -137,14 +142,15 @@ def walk_forward(
     *,
     deposit: bool = False,
     edits: bool = True,
+    toll: Toll | None = None,
 ) -> Walk:
     """Let every reader of ``value`` take ``affine`` over, so that it is no longer applied in front of them.
 
     With ``deposit``, a part that nothing takes stays where it was refused. Without ``edits``, nothing on the
-    way may change for it.
+    way may change for it. ``toll`` ends a way that costs too much.
 
     Raises:
-        Refused: where a reader cannot absorb it exactly.
+        Refused: where a reader cannot absorb it exactly, or where the way costs too much.
     """
     walk = Walk(forward=True)
     given: dict[ir.Node, dict[int, Affine]] = {}
@@ -179,6 +185,8 @@ def walk_forward(
 
     give(value, affine)
     while queue:
+        if toll is not None:
+            toll.pay(walk)
         node = queue.pop()
         slots = given[node]
         try:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+
+from benchmarks.chains import residual_chain
+from normfold.affine import Affine
+from normfold.folding import fold_model
+from normfold.planning.crossing import Crossing, Operator
+from normfold.planning.operators import TABLE
+from normfold.preparation.node_view import NodeView
 
 ZERO_INSIDE = {"s": np.array([0.5, 0.0, 2.0, -1.0], np.float32)}
 
@@ -144,3 +152,32 @@ def test_scale_backward_and_shift_forward(check: Any) -> None:
             array = onnx.numpy_helper.to_array(tensor)
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.abs(array), "s"))
     check(model).gone("Conv", "LeakyRelu", "Tanh", "Add", "Conv")
+
+
+class Counting(Operator):
+    """Counts how often an operator is asked."""
+
+    def __init__(self, entry: Operator, asked: list[str]) -> None:
+        self._entry, self._asked = entry, asked
+
+    def forward(self, node: NodeView, given: Mapping[int, Affine]) -> Crossing:
+        self._asked.append(node.name)
+        return self._entry.forward(node, given)
+
+    def backward(self, node: NodeView, wanted: Mapping[int, Affine]) -> Crossing:
+        self._asked.append(node.name)
+        return self._entry.backward(node, wanted)
+
+    def narrowed(self, node: NodeView, affine: Affine) -> Affine:
+        return self._entry.narrowed(node, affine)
+
+
+def test_a_way_ends_where_it_has_cost_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ``x + BatchNormalization(Relu(x))`` a shift could go on to the end, with a Max for each Relu."""
+    asked: list[str] = []
+    table = {op_type: Counting(entry, asked) for op_type, entry in TABLE.items()}
+    monkeypatch.setattr("normfold.folding.folder.TABLE", table)
+    blocks = 40
+    sites = fold_model(residual_chain(blocks)).sites
+    assert [site.action for site in sites] == ["kept"] * blocks
+    assert blocks < len(asked) < 40 * blocks
