@@ -97,6 +97,17 @@ class Reference(Interpreter):
     def _reducemin(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         return self._reduced(inputs, attributes, np.min)
 
+    def _reshape(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        """A −1 is what it is for every other batch where there is none: numpy and onnxruntime do not say."""
+        x, target = inputs
+        dims = [int(size) for size in target]
+        if not attributes.get("allowzero", 0):
+            dims = [x.shape[axis] if size == 0 else size for axis, size in enumerate(dims)]
+        if x.size == 0 and -1 in dims:
+            rest = math.prod(size for size in x.shape if size) // math.prod(size for size in dims if size > 0)
+            dims[dims.index(-1)] = rest if 0 in dims else 0
+        return np.asarray(x.reshape(dims))
+
     def _slice(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         x = inputs[0]
         names = ("starts", "ends", "axes", "steps")
@@ -163,7 +174,7 @@ class Reference(Interpreter):
     def _groupnormalization(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         x, scale, bias = inputs
         groups = attributes["num_groups"]
-        rows = x.reshape(x.shape[0], groups, -1)
+        rows = x.reshape(x.shape[0], groups, math.prod(x.shape[1:]) // groups)
         normal = _standardised(rows, (2,), attributes.get("epsilon", np.float32(1e-5))).reshape(x.shape)
         shape = (-1, *(1 for _ in x.shape[2:]))
         return normal * scale.reshape(shape) + bias.reshape(shape)

@@ -367,3 +367,11 @@ def test_one_behind_the_other(check: Checker) -> None:
     text = f"g (float[N, 12, H, W] x) => (float[N, 12, H, W] y) {{ {body} }}"
     found = found_in(check.model(text, {"eps": np.array(1e-3, np.float32)}, opset=13))
     assert [(n.x.name, n.y.name) for n in found if isinstance(n, Norm)] == [("x", "z"), ("h", "y")]
+
+
+def test_dead_code_that_reads_an_inner_value_goes_on_reading(check: Checker) -> None:
+    """A norm that left it behind would be found in it by the next fold."""
+    body = f"{SPELLINGS['two passes'].replace('y =', 'z =')} y = Relu (z) dead = Mul (c, two)"
+    (found,) = found_in(check.model(IMAGE.format(body), used(body)))
+    assert isinstance(found, LookAlike)
+    assert found.code == "NF402"

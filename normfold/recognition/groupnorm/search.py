@@ -286,8 +286,11 @@ class _Attempt:
         )
 
     def _dies(self, node: ir.Node, y: ir.Value, region: set[ir.Node], depth: int) -> bool:
-        """Whether a node outside only computes shapes for nodes inside."""
+        """Whether a node outside only computes shapes for nodes inside. What nothing reads stays, and goes on
+        reading."""
         if depth > _MOST_BEHIND or node.op_type not in _ON_SHAPES or node.graph is not self._graph:
+            return False
+        if not any(v.uses() for v in node.outputs):
             return False
         return not any(v.is_graph_output() for v in node.outputs) and all(
             reader in region or self._dies(reader, y, region, depth + 1)
