@@ -7,7 +7,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -55,26 +55,21 @@ class Mutant:
         compile(broken, self.path, "exec")
         return broken
 
-    def lines(self, root: Path) -> range:
-        """The lines that run where the mutant differs: a statement's, or all of the file where it runs once,
-        on import."""
+    def lines(self, root: Path) -> Collection[int]:
+        """The lines that run where the mutant differs: those of the statements that it changes, or all of the
+        file where it runs once, on import."""
         text = self._text(root)
         first = text.partition(self.edit.old)[0].count("\n") + 1
         last = first + self.edit.old.rstrip().count("\n")
-        found = None
+        found: set[int] = set()
         for function in ast.walk(ast.parse(text)):
             if not isinstance(function, ast.FunctionDef):
                 continue
             for node in ast.walk(function):
                 inside = _own_lines(node) if isinstance(node, ast.stmt) and node is not function else range(0)
-                if (
-                    inside
-                    and inside.start <= last
-                    and first < inside.stop
-                    and (found is None or len(inside) <= len(found))
-                ):
-                    found = inside
-        return range(1, text.count("\n") + 2) if found is None else found
+                if inside and inside.start <= last and first < inside.stop:
+                    found.update(inside)
+        return found or range(1, text.count("\n") + 2)
 
     def _text(self, root: Path) -> str:
         path = root / self.path

@@ -318,6 +318,19 @@ def test_its_relatives_are_told_apart(check: Checker, body: str, kind: str, axes
     assert (norm.kind, norm.axes) == (kind, axes)
 
 
+@pytest.mark.parametrize(("channels", "kind", "axis"), [("12", "instancenorm", 1), ("T", "layernorm", 2)])
+def test_over_the_last_axis_of_a_sequence(check: Checker, channels: str, kind: str, axis: int) -> None:
+    """Without scale and shift both are the same; an InstanceNorm has a known number of channels."""
+    body = (
+        "mu = ReduceMean <axes=[2]> (x) c = Sub (x, mu) sq = Mul (c, c) v = ReduceMean <axes=[2]> (sq) "
+        "ve = Add (v, eps) sd = Sqrt (ve) y = Div (c, sd)"
+    )
+    text = f"g (float[N, {channels}, 20] x) => (float[N, {channels}, 20] y) {{ {body} }}"
+    (norm,) = found_in(check.model(text, {"eps": np.array(1e-3, np.float32)}, opset=13))
+    assert isinstance(norm, Norm)
+    assert (norm.kind, norm.axes, norm.channel_axis) == (kind, (2,), axis)
+
+
 def test_a_scale_on_the_last_axis_says_that_channels_are_last(check: Checker) -> None:
     body = (
         "mu = ReduceMean <axes=[1, 2, 3]> (x) c = Sub (x, mu) sq = Mul (c, c) "
@@ -336,6 +349,21 @@ def test_an_inner_value_that_is_read_elsewhere_is_refused(check: Checker) -> Non
     (found,) = found_in(check.model(IMAGE.format(body), used(body)))
     assert isinstance(found, LookAlike)
     assert found.code == "NF402"
+
+
+@pytest.mark.parametrize(
+    ("read", "found"), [("x", Norm), ("twice", LookAlike)], ids=["x under another shape", "twice x"]
+)
+def test_what_may_be_read_besides_it(check: Checker, read: str, found: type) -> None:
+    """x stays whatever reads it; what is computed of it on the way would be computed for its own sake."""
+    body = (
+        "r = Reshape (x, rows) twice = Mul (r, two) mu = ReduceMean (r, last) c = Sub (r, mu) "
+        "sq = Mul (c, c) v = ReduceMean (sq, last) ve = Add (v, eps) sd = Sqrt (ve) m = Mul (mu, two) "
+        f"d = Sub (twice, m) n = Div (d, sd) y = Reshape (n, back) z = Relu ({'r' if read == 'x' else read})"
+    )
+    text = f"g (float[2, 12, 4, 5] x) => (float[2, 12, 4, 5] y, float[2, 3, 80] z) {{ {body} }}"
+    (one,) = found_in(check.model(text, used(body)))
+    assert isinstance(one, found)
 
 
 @pytest.mark.parametrize(

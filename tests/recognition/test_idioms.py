@@ -117,6 +117,12 @@ def test_a_sigmoid_between_two_constant_factors_is_no_gelu(check: Any) -> None:
     assert outcome.kept("NF106").site == "t"
 
 
+def test_erf_and_another_constant_than_one_is_no_gelu(check: Any) -> None:
+    outcome = check(build(check, GELU.replace("one", "two") + " y = MatMul (z, w)"))
+    assert outcome.counts["Mul"] == 1
+    assert outcome.sites["z"].action == "folded"
+
+
 def test_a_gate_by_its_own_sigmoid_is_one(check: Any) -> None:
     outcome = check(build(check, "t = Mul (x, half) e = Sigmoid (t) p = Mul (x, e) y = MatMul (p, w)"))
     assert not outcome.folded.changed and not outcome.folded.sites

@@ -64,6 +64,15 @@ def test_layer_normalization_from_an_axis_on(check: Checker, axis: int, kind: st
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
+def test_layer_normalization_whose_mean_is_read(check: Checker) -> None:
+    model = check.model(
+        "g (float[2, 12, 4, 12] x) => (float[2, 12, 4, 12] y, float[2, 1, 1, 1] m) "
+        "{ y, m = LayerNormalization <axis=1> (x, ones) }",
+        {"ones": np.ones((12, 4, 12), np.float32)},
+    )
+    assert list(find_norms(Workspace(ir.from_proto(model)))) == []
+
+
 def test_rms_normalization_subtracts_nothing(check: Checker) -> None:
     model = check.model(
         "g (float[2, 12, 4, 12] x) => (float[2, 12, 4, 12] y) "

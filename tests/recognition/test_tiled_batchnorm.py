@@ -19,7 +19,7 @@ HEAD = "g (float[N, 6, 4, 4] x) => (float[N, 6, 4, 4] y)"
 
 
 def constants(check: Checker, body: str) -> dict[str, np.ndarray]:
-    shapes = {"merged": [1, -1, 4, 4], "apart": [-1, C, 4, 4], "other": [-1, 4, C, 4]}
+    shapes = {"merged": [1, -1, 4, 4], "crossed": [4, -1, 4], "apart": [-1, C, 4, 4], "other": [-1, 4, C, 4]}
     arrays = {**check.batchnorm(C), **{name: np.array(shape) for name, shape in shapes.items()}}
     return {name: array for name, array in arrays.items() if re.search(rf"[(, ]{name}[,)]", body)}
 
@@ -55,9 +55,17 @@ def test_open_height(check: Checker) -> None:
         ("tv = Tile (v, n)", "d = Add (n, n) tv = Tile (v, d)"),
         ("tm = Tile (m, n)", "k = Concat <axis=0> (m, m) tm = Tile (k, n)"),
         ("Reshape (z, apart)", "Reshape (z, other)"),
+        ("Reshape (x, merged)", "Reshape (x, crossed)"),
         ("r = Reshape (x, merged)", "q = Transpose <perm=[1, 0, 2, 3]> (x) r = Reshape (q, merged)"),
     ],
-    ids=["another size", "twice as often", "more channels", "another shape", "channels in front"],
+    ids=[
+        "another size",
+        "twice as often",
+        "more channels",
+        "another shape",
+        "rows in front",
+        "channels in front",
+    ],
 )
 def test_another_tiling_is_not(check: Checker, was: str, becomes: str) -> None:
     assert was in TILED

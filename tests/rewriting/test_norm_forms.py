@@ -238,6 +238,28 @@ def test_the_epsilon_of_an_unbiased_variance_is_proven_before_its_rounding() -> 
     assert result.report.verification.verdict == "pass"
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "primitive"])
+def test_an_open_unbiased_variance_has_no_other_form(check: Checker, form: str) -> None:
+    model = check.model(
+        """g (float[N, 12, H, W] x) => (float[N, 12, H, W] y) {
+            s = Shape (x) r = Reshape (x, rows) mu = ReduceMean (r, last) c = Sub (r, mu) sq = Mul (c, c)
+            sum = ReduceSum (sq, last) rs = Shape <start=2> (r) k = Cast <to=1> (rs) less = Sub (k, one)
+            v = Div (sum, less) ve = Add (v, eps) sd = Sqrt (ve) n = Div (c, sd) y = Reshape (n, s)
+        }""",
+        {
+            "rows": np.array([0, 3, -1]),
+            "last": np.array([2]),
+            "one": np.array(1, np.float32),
+            "eps": np.array(1e-3, np.float32),
+        },
+    )
+    result = folded(model, groupnorm=form, target="portable")
+    assert not result.changed
+    site = next(site for site in result.sites if site.kind == "groupnorm")
+    assert (site.action, site.code) == ("kept", "NF403")
+    assert f"{form}: its variance divides by K - 1, and K is not static" in (site.reason or "")
+
+
 def test_nothing_is_put_inside_of_a_norm(check: Checker) -> None:
     """On its rows the first scale would be a vector and not a map, but the chain would be none any more."""
     rng = np.random.default_rng(0)

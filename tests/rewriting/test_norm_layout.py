@@ -94,13 +94,16 @@ def test_neighbours_stay_channels_last() -> None:
     np.testing.assert_allclose(values["y"], expected.numpy(), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("between", ["nothing", "silu"])
 @pytest.mark.parametrize("form", ["instancenorm-bn", "layernorm", "primitive"])
-def test_neighbours_in_other_forms(form: str) -> None:
-    model = model_of(norm("x", "n"), norm("n", "y", "2"))
-    result = fold_model(model, FoldOptions(groupnorm=form))
+def test_neighbours_in_other_forms(form: str, between: str) -> None:
+    gate = silu("n", "s") if between == "silu" else [oh.make_node("Identity", ["n"], ["s"])]
+    result = fold_model(model_of(norm("x", "n"), *gate, norm("s", "y", "2")), FoldOptions(groupnorm=form))
     onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
     values, x = run(result)
-    np.testing.assert_allclose(values["y"], torch_norm(torch_norm(x), "2").numpy(), rtol=1e-6, atol=1e-6)
+    inner = torch_norm(x)
+    expected = torch_norm(torch.nn.functional.silu(inner) if between == "silu" else inner, "2").numpy()
+    np.testing.assert_allclose(values["y"], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_pointwise_operators_work_on_either_layout() -> None:
@@ -123,6 +126,27 @@ def test_a_value_between_that_others_read_keeps_its_layout() -> None:
     values, x = run(result)
     r = torch.relu(torch_norm(x))
     np.testing.assert_allclose(values["y"], (r + torch_norm(r, "2")).numpy(), rtol=1e-11, atol=1e-11)
+
+
+def test_a_value_between_that_is_an_output_keeps_its_layout() -> None:
+    nodes = [norm("x", "n"), oh.make_node("Relu", ["n"], ["r"]), norm("r", "y", "2")]
+    result = folded(model_of(*nodes, outputs=("r", "y")))
+    assert operators(result).count("Transpose") == 4
+    values, x = run(result)
+    r = torch.relu(torch_norm(x))
+    np.testing.assert_allclose(values["r"], r.numpy(), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(values["y"], torch_norm(r, "2").numpy(), rtol=1e-11, atol=1e-11)
+
+
+def test_a_transpose_of_another_order_undoes_nothing() -> None:
+    turned = oh.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2])
+    model = model_of(turned, norm("t", "y"))
+    model.graph.outputs[0].shape = ir.Shape((2, 12, 5, 4))
+    result = folded(model)
+    assert operators(result) == ["Transpose", "Transpose", "GroupNorm", "Transpose"]
+    values, x = run(result)
+    expected = torch_norm(x.transpose(2, 3))
+    np.testing.assert_allclose(values["y"], expected.numpy(), rtol=1e-11, atol=1e-11)
 
 
 def test_a_residual_reads_the_channels_first_value() -> None:

@@ -152,6 +152,27 @@ def test_what_the_fold_removes_does_not_count() -> None:
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
 
 
+def test_what_the_fold_removes_is_computed_as_its_own_opset_says() -> None:
+    """Softmax over axis 1 was one over all axes behind it, before opset 13."""
+    model = model_at(11)
+    logits = np.random.default_rng(1).standard_normal((4, 12, 2, 1)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(logits, "logits"))
+    model.graph.node.extend(
+        [oh.make_node("Softmax", ["logits"], ["w"], axis=1), oh.make_node("Conv", ["y", "w"], ["z"])]
+    )
+    model.graph.output[0].CopyFrom(oh.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [None] * 4))
+    result = folded(model, groupnorm="native")
+    proto = ir.to_proto(result.model)
+    assert [o.version for o in proto.opset_import] == [21]
+    assert [node.op_type for node in proto.graph.node] == ["GroupNormalization", "Conv"]
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    before, after = (
+        ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for m in (model, proto)
+    )
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
+
+
 def test_what_stays_counts_although_the_form_could_have_it() -> None:
     model = model_at(17)
     centred_weight(model, "fed")
@@ -240,6 +261,17 @@ def test_which_operators_stay_the_same(operator: str, opset: int, wanted: int, *
     graph = oh.make_graph([NODES[operator]], "g", value[:1], value[1:])
     model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", opset)], ir_version=8)
     assert (obstacle_to_opset(ir.from_proto(model), wanted, ()) is None) is fine
+
+
+@pytest.mark.parametrize(("further", "fine"), [((), True), (("m", "v"), False)])
+def test_a_batchnorm_that_trains_by_its_outputs(further: tuple[str, ...], *, fine: bool) -> None:
+    """Until opset 13 it does; from 14 on an attribute says so."""
+    node = oh.make_node("BatchNormalization", ["x", "s", "s", "s", "s"], ["y", *further])
+    values = [oh.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3]) for name in "xy"]
+    scale = onnx.numpy_helper.from_array(np.ones(3, np.float32), "s")
+    graph = oh.make_graph([node], "g", values[:1], values[1:], [scale])
+    model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 11)], ir_version=8)
+    assert (obstacle_to_opset(ir.from_proto(model), 17, ()) is None) is fine
 
 
 def test_an_old_ir_version_is_not_raised() -> None:

@@ -145,7 +145,9 @@ def _layout(
                 continue
             if channel in kept and spatial & set(gone):
                 size = math.prod(piece.size.number or 0 for piece in axes[channel])
-                return "instancenorm", gone, channel, size
+                # Without a number of channels, one axis is that of a LayerNorm.
+                if size or len(gone) > 1:
+                    return "instancenorm", gone, channel, size
             if channel in gone and len(gone) > 1:
                 return "groupnorm", gone, channel, 1
         if len(gone) == 1 and varying <= set(gone):
