@@ -79,6 +79,17 @@ def test_another_tiling_is_not(check: Checker, was: str, becomes: str) -> None:
     assert [(s.site, s.code) for s in result.sites] == [("z", "NF101")]
 
 
+def test_statistics_of_the_batch_are_no_parameters(check: Checker) -> None:
+    """What stays is as it was, although another site changes the model."""
+    body = TILED.replace("BatchNormalization (", "BatchNormalization <training_mode=1> (")
+    weights = {**constants(check, TILED), **check.weights(w=(C, C, 1, 1), k=(C, 1, 1))}
+    text = f"g (float[N, 6, 4, 4] x) => (float[N, 6, 4, 4] u) {{ {body} c = Conv (y, w) u = Mul (c, k) }}"
+    result = check.fold_only(check.model(text, weights))
+    assert result.changed
+    operators = [node.op_type for node in result.model.graph]
+    assert operators == ["Shape", "Reshape", *["Tile"] * 4, "BatchNormalization", "Reshape", "Conv"]
+
+
 def test_a_tiled_result_that_is_read_elsewhere_stays(check: Checker) -> None:
     body = f"{TILED} e = Shape (z)"
     text = f"g (float[N, 6, 4, 4] x) => (float[N, 6, 4, 4] y, int64[4] e) {{ {body} }}"
