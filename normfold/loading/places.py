@@ -5,12 +5,13 @@ Fields: onnx.proto. Local functions are left whole: they are inlined before a mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence, Sized
+from collections.abc import Callable, Container, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import onnx
 
+from normfold.loading.walk import is_repeated
 from normfold.loading.wire import LENGTH_DELIMITED, Malformed, fields, frame
 
 Place = tuple[tuple[int, int], ...]
@@ -85,5 +86,5 @@ def message_at(proto: onnx.ModelProto, place: Place) -> Any:
     message: Any = proto
     for number, index in place:
         inner = getattr(message, message.DESCRIPTOR.fields_by_number[number].name)
-        message = inner[index] if isinstance(inner, Sequence) else inner
+        message = inner[index] if is_repeated(inner) else inner
     return message

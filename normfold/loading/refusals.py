@@ -61,10 +61,10 @@ def _refuse_undecodable(message: Any) -> None:
     """Text that is not UTF-8 comes out of protobuf as bytes, and nothing behind here expects that."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
-            for inner in value if field.is_repeated else (value,):
+            for inner in value if walk.is_repeated(value) else (value,):
                 _refuse_undecodable(inner)
         elif field.type == field.TYPE_STRING:
-            for text in value if field.is_repeated else (value,):
+            for text in value if walk.is_repeated(value) else (value,):
                 if not isinstance(text, str):
                     raise InputError(
                         f"not an ONNX model, or damaged: {field.name} {text!r} is not valid UTF-8",

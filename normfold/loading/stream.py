@@ -20,6 +20,7 @@ from normfold.loading import places
 from normfold.loading.layout import PROTOBUF_LIMIT, inline
 from normfold.loading.places import MAIN_GRAPH, Pieces, Place, exchanged
 from normfold.loading.transfer import DigestingSink, Sink, write_tensor
+from normfold.loading.walk import is_repeated
 from normfold.loading.wire import frame
 from normfold.progress import meter
 
@@ -279,7 +280,7 @@ def _around_raw_data(shell: onnx.TensorProto) -> tuple[bytes, bytes]:
     head, tail = onnx.TensorProto(), onnx.TensorProto()
     for field, value in shell.ListFields():
         part = head if field.number < _RAW_DATA_FIELD else tail
-        if field.is_repeated:
+        if is_repeated(value):
             getattr(part, field.name).MergeFrom(value)
         else:
             setattr(part, field.name, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
@@ -41,3 +41,8 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
+
+
+def is_repeated(value: object) -> bool:
+    """Whether what a field holds is a list. Descriptors are asked differently in every age of protobuf."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
