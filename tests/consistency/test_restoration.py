@@ -184,6 +184,46 @@ def test_what_cannot_be_put_back_is_named(model: Callable[[], ir.Model]) -> None
     assert "cannot be put back" in finding.message
 
 
+def with_a_dead_channel() -> ir.Model:
+    model = pre_normed()
+    scale = model.graph.initializers["g"]
+    assert scale.const_value is not None
+    scale.const_value = ir.tensor(scale.const_value.numpy() * np.float32([1, 0, 1, 1]), name="g")
+    return folded(model)
+
+
+def of_another_value() -> ir.Model:
+    model = folded(pre_normed())
+    model.metadata_props[KEY] = model.metadata_props[KEY].replace('"x":"r"', '"x":"x"')
+    return model
+
+
+def scaled_again() -> ir.Model:
+    return folded(
+        built(
+            "(float[N,4,6,6] y) { c = Conv(x, w) n = BatchNormalization(c, g, b, m, v) y = Mul(n, q) }",
+            **{name: np.linspace(0.5, 2, 4) for name in "gbmv"},
+            w=np.ones((4, 3, 1, 1)),
+            q=np.linspace(1, 4, 4).reshape(4, 1, 1),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "site", "reason"),
+    [
+        (with_a_dead_channel, "n", "γ is zero in some channels"),
+        (of_another_value, "n", "its output has 3 channels, the record 4"),
+        (scaled_again, "y", "neither its input nor its output"),
+    ],
+)
+def test_why_a_layer_is_not_put_back(model: Callable[[], ir.Model], site: str, reason: str) -> None:
+    restored = unfold(model())
+    assert restored.sites == ()
+    assert [name for name, _ in restored.lost] == [site]
+    assert reason in restored.lost[0][1]
+
+
 def test_nothing_to_hold_against_the_data_is_said() -> None:
     model = loading.load(FOLDER / "lenet_digits.onnx").model
     (finding,) = data_findings(model, DATA).findings

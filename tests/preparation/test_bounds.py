@@ -10,6 +10,7 @@ import onnx
 import onnx.helper as oh
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import normfold
 from normfold.folding import fold_model
@@ -133,6 +134,30 @@ def test_the_bound_is_the_size_of_the_result(op_type, arrays, attributes, expect
     outputs = ["a", "b"] if op_type == "Split" else ["y"]
     node = ir.serde.deserialize_node(oh.make_node(op_type, names, outputs, **attributes))
     assert elements(node, arrays, {"": 20}) == expected
+
+
+@pytest.mark.parametrize(
+    ("op_type", "arrays", "attributes", "windows", "window"),
+    [
+        ("Conv", [np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3))], {}, 3 * 3 * 3, 2 * 3 * 3),
+        ("MaxPool", [np.ones((1, 2, 4, 4))], {"kernel_shape": [2, 2]}, 2 * 3 * 3, 2 * 2),
+    ],
+)
+def test_the_bound_of_windows_that_are_laid_out(op_type, arrays, attributes, windows, window) -> None:
+    names = [f"c{index}" for index in range(len(arrays))]
+    node = ir.serde.deserialize_node(oh.make_node(op_type, names, ["y"], **attributes))
+    assert elements(node, arrays, {"": 20}) == windows * window
+
+
+@pytest.mark.parametrize("op_type", ["NonZero", "Unique"])
+def test_the_bound_of_what_depends_on_values(op_type) -> None:
+    """NonZero of rank 8 has eight indices for each element, Unique four results."""
+    array = np.ones((1, 1, 2, 1, 1, 2, 1, 3)) if op_type == "NonZero" else np.arange(12.0)
+    names = ["y"] if op_type == "NonZero" else ["y", "first", "inverse", "counts"]
+    proto = oh.make_node(op_type, ["x"], names)
+    results = ReferenceEvaluator(proto).run(None, {"x": array})
+    node = ir.serde.deserialize_node(proto)
+    assert elements(node, [array], {"": 20}) == sum(result.size for result in results)
 
 
 def test_what_no_inference_knows_has_no_bound() -> None:

@@ -335,3 +335,48 @@ def test_a_weight_of_a_constant_node_is_read_in_pieces() -> None:
     blocks = list(constant.blocks())
     assert len(blocks) > 1
     np.testing.assert_array_equal(np.concatenate(blocks), array.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("expression", "known"),
+    [
+        ("k = Neg (p)", True),
+        ("k = com.example.Neg (p)", False),
+        ("k = RandomNormal <shape = [6, 1, 1]> ()", False),
+        ("k = RandomUniform <shape = [6, 1, 1]> ()", False),
+        ("k = Dropout (p, half, yes)", False),
+        ("k = Dropout (p, half)", True),
+    ],
+)
+def test_what_counts_as_constant(check: Any, expression: str, known: bool) -> None:
+    """Before anything is evaluated: what is drawn anew is none, nor what is of an unknown domain."""
+    arrays = {"p": np.ones((6, 1, 1), np.float32), "half": np.array(0.5, np.float32), "yes": np.array(True)}
+    model = check.model(
+        f"g (float[N, 6, 4, 4] x) => (float[N, 6, 4, 4] y) {{ {expression} y = Mul (x, k) }}",
+        {name: array for name, array in arrays.items() if name in expression},
+        also=', "com.example": 1',
+    )
+    workspace = Workspace(ir.from_proto(model))
+    assert workspace.constants.is_constant(workspace.model.graph.node(0).outputs[0]) == known
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_expression_of_what_others_read_frees_nothing(check: Any, shared: bool) -> None:
+    other = "w" if shared else "u"
+    model = check.model(
+        f"""g (float[N, 3, 4, 4] x) => (float[N, 6, 4, 4] y, float[N, 6, 4, 4] z) {{
+            e = Exp (w) y = Conv (x, e) z = Conv (x, {other})
+        }}""",
+        check.weights(**dict.fromkeys(("w", other), (6, 3, 1, 1))),
+    )
+    assert check(model).counts["Exp"] == shared
+
+
+def test_an_expression_that_is_an_output_stays_one(check: Any) -> None:
+    model = check.model(
+        """g (float[N, 3, 4, 4] x) => (float[N, 6, 4, 4] y, float[6, 3, 1, 1] e) {
+            e = Exp (w) y = Conv (x, e)
+        }""",
+        check.weights(w=(6, 3, 1, 1)),
+    )
+    assert not check(model).folded.changed

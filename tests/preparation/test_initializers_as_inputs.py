@@ -100,3 +100,16 @@ def test_an_overridable_value_behind_an_if(check: Any) -> None:
     )
     outcome = check(model, feeds={"p": np.array(True)})
     assert outcome.kept("NF102").site == "a"
+
+
+def test_a_default_that_nothing_reads_any_more_is_an_input_still(check: Any) -> None:
+    """A caller may go on giving the ratio of the Dropout that the fold has removed."""
+    model = check.model(
+        """g (float[N, 3, 4, 4] x, float r) => (float[N, 6, 4, 4] y) {
+            c = Conv (x, w) d = Dropout (c, r) y = BatchNormalization (d, s, b, m, v)
+        }""",
+        check.weights(w=(6, 3, 1, 1)) | check.batchnorm(6) | {"r": np.array(0.5, np.float32)},
+    )
+    outcome = check(model).gone("Conv")
+    assert [value.name for value in outcome.proto.graph.input] == ["x", "r"]
+    assert outcome.tensor("r") == 0.5
