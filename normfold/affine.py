@@ -88,9 +88,9 @@ class Affine:
     def _largest(self) -> int:
         return max(self.scale.size, self.shift.size)
 
-    def lies_on(self, axis: int | None) -> bool:
-        """Whether it varies on no axis but this one, counted from the end; ``None`` is every axis."""
-        return axis is None or set(self.axes) <= {self.rank + axis}
+    def lies_on(self, axis: int) -> bool:
+        """Whether it varies on no axis but this one, counted from the end."""
+        return set(self.axes) <= {self.rank + axis}
 
     def only_scale(self) -> Affine:
         return Affine(self.scale, np.zeros((1,) * self.rank))

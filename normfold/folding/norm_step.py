@@ -49,8 +49,10 @@ class NormStep:
         """The latest opset that was refused, and that nothing in the folded ``model`` bars any more."""
         if not self.refused:
             return None
-        norms = find_norms(Workspace(model, freeze_initializers=freeze_initializers))
+        workspace = Workspace(model, freeze_initializers=freeze_initializers)
+        norms = find_norms(workspace)
         leaving = {node for norm in norms if not isinstance(norm, LookAlike) for node in norm.nodes}
+        leaving |= _constants_of(leaving, workspace)
         for version in sorted(self.refused, reverse=True):
             if obstacle_to_opset(model, version, leaving) is None:
                 return version
@@ -114,7 +116,7 @@ def _choices(
         needed = max((needed_opset(norm, form, workspace) for norm, form in given), default=0)
         if needed <= workspace.opset:
             return choices
-        leaving = _leaving(given)
+        leaving = _leaving(given, workspace)
         barred = None
         if within_reach is None or needed > within_reach:
             barred = obstacle_to_opset(workspace.model, needed, leaving)
@@ -130,8 +132,9 @@ def _choices(
             opsets = replace(opsets, least=needed)
 
 
-def _leaving(given: Sequence[tuple[Norm, Form]]) -> set[ir.Node]:
-    """The nodes of norms that go when these are given their forms: nothing that stays reads them."""
+def _leaving(given: Sequence[tuple[Norm, Form]], workspace: Workspace) -> set[ir.Node]:
+    """The nodes of norms that go when these are given their forms, and of their constants: nothing that stays
+    reads them."""
     replaced = [_replaced(norm, form) for norm, form in given]
     results = {norm.y for norm in replaced}
     leaving = {node for norm in replaced for node in norm.nodes}
@@ -143,7 +146,22 @@ def _leaving(given: Sequence[tuple[Norm, Form]]) -> set[ir.Node]:
         if node in leaving and read:
             leaving.remove(node)
             pending.extend(m for v in node.inputs if v is not None and (m := v.producer()) in leaving)
-    return leaving
+    return leaving | _constants_of(leaving, workspace)
+
+
+def _constants_of(nodes: set[ir.Node], workspace: Workspace) -> set[ir.Node]:
+    """The nodes that make constants for these nodes alone."""
+    found: set[ir.Node] = set()
+    pending = [value for node in nodes for value in node.inputs]
+    while pending:
+        value = pending.pop()
+        maker = value.producer() if value is not None and workspace.constants.is_constant(value) else None
+        if maker is None or maker in found or any(v.is_graph_output() for v in maker.outputs):
+            continue
+        if all(use.node in nodes or use.node in found for v in maker.outputs for use in v.uses()):
+            found.add(maker)
+            pending.extend(maker.inputs)
+    return found
 
 
 def _replaced(norm: Norm, form: Form) -> Norm:
@@ -159,7 +177,7 @@ def _raise_opset(
     needed = max((needed_opset(norm, form, workspace) for norm, form in given), default=0)
     if needed <= workspace.opset:
         return
-    step.bound = bound_to_opset(workspace.model, needed, _leaving(given))
+    step.bound = bound_to_opset(workspace.model, needed, _leaving(given, workspace))
     for node in step.bound:
         node.version = workspace.opset
     raise_opset(workspace, needed)

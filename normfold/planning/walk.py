@@ -237,10 +237,9 @@ def _no_producer(value: ir.Value, workspace: Workspace) -> Refused:
 
 def _check_kernel(node: ir.Node, arriving: Affine) -> None:
     """Refuse what would make the scale and shift of a normalisation something else."""
-    if not arriving.lies_on(virtual(node).kernel_axis):
-        raise Refused(
-            "NF128", f"{node.outputs[0].name!r} is the scale and shift of a normalisation, on one axis"
-        )
+    if not virtual(node).takes(arriving):
+        name = node.outputs[0].name
+        raise Refused("NF128", f"{name!r} is the scale or shift of a normalisation, and would be no longer")
 
 
 def _compose(inner: Affine, outer: Affine) -> Affine:

@@ -12,6 +12,7 @@ from normfold.preparation.workspace import Workspace
 from normfold.recognition.batchnorm import read_batchnorm
 from normfold.recognition.elementwise import operand_slot, read_elementwise
 from normfold.recognition.idioms import Idioms
+from normfold.recognition.virtual import kernel_takes
 from normfold.refusal import Refused
 
 
@@ -70,7 +71,9 @@ def find_chains(graph: ir.Graph, workspace: Workspace, idioms: Idioms) -> Iterat
         while (following := _next(y, links)) is not None:
             next_node, _, next_affine = links[following]
             composed = affine.then(next_affine)
-            if composed.outgrows(affine, next_affine) or not next_affine.lies_on(kernel_axis):
+            if composed.outgrows(affine, next_affine):
+                break
+            if kernel_axis is not None and not kernel_takes(kernel_axis, node, next_affine):
                 break
             nodes.append(next_node)
             affine, y = composed, following

@@ -64,8 +64,17 @@ class VirtualAffine:
 
     @property
     def anchored(self) -> bool:
-        """Whether it stays Mul and Add, and takes what its neighbours give on its axis only."""
+        """Whether it stays Mul and Add, and takes what its neighbours give as long as it remains that."""
         return self.kernel_axis is not None
+
+    @property
+    def keeps_mul(self) -> bool:
+        """Whether the kernel has a Mul, which it has to have even for a scale of 1."""
+        return self.anchored and self.spelling[0].op_type == "Mul"
+
+    def takes(self, affine: Affine) -> bool:
+        """Whether it remains what it is with this affine behind it or in front."""
+        return self.kernel_axis is None or kernel_takes(self.kernel_axis, self.spelling[0], affine)
 
     @property
     def batchnorm(self) -> tuple[ir.Node, tuple[ir.Value | None, ...]] | None:
@@ -74,6 +83,12 @@ class VirtualAffine:
             if member.op_type == "BatchNormalization" and member.attributes.get_int("spatial", 1) == 1:
                 return member, inputs
         return None
+
+
+def kernel_takes(axis: int, first: ir.Node, affine: Affine) -> bool:
+    """Whether the scale and shift of a kernel, of which ``first`` is the first node, take an affine: one on
+    their axis, and no scale where there is only a shift."""
+    return affine.lies_on(axis) and (first.op_type == "Mul" or not affine.has_scale)
 
 
 def is_virtual(node: ir.Node | None) -> bool:

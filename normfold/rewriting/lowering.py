@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from normfold.affine import Affine, Array64, vector
+from normfold.affine import Array64, vector
 from normfold.planning.cost import fits_batchnorm
 from normfold.planning.ranges import fits
 from normfold.preparation.constant64 import Constant64
@@ -26,13 +26,14 @@ def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
         return _vanish(node)
     if _is_batchnorm(node, workspace):
         return _as_batchnorm(node, content, workspace)
-    return _as_arithmetic(node, content.affine, workspace)
+    return _as_arithmetic(node, content, workspace)
 
 
 def shortens(node: ir.Node, workspace: Workspace) -> bool:
     """Whether the chain that a virtual node stands for can be said in fewer nodes than it was made of."""
     content = virtual(node)
-    needed = 1 if _is_batchnorm(node, workspace) else content.affine.has_scale + content.affine.has_shift
+    scales = content.affine.has_scale or content.keeps_mul
+    needed = 1 if _is_batchnorm(node, workspace) else scales + content.affine.has_shift
     return needed < len(content.spelling)
 
 
@@ -103,7 +104,7 @@ def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -
     scale, shift = vector(affine.scale, 1, size), vector(affine.shift, 1, size)
     gamma, beta = scale * np.sqrt(var + epsilon), shift + scale * mean
     if not (fits(gamma, dtype) and fits(beta, dtype)):
-        return _as_arithmetic(node, affine, workspace)
+        return _as_arithmetic(node, content, workspace)
     operands = [
         x,
         parameter(gamma, "scale", old_scale),
@@ -126,12 +127,15 @@ def _plain_batchnorm(workspace: Workspace) -> ir.Node:
     return ir.node("BatchNormalization", [None] * 5, attributes)
 
 
-def _as_arithmetic(node: ir.Node, affine: Affine, workspace: Workspace) -> list[ir.Node]:
+def _as_arithmetic(node: ir.Node, content: VirtualAffine, workspace: Workspace) -> list[ir.Node]:
     """Mul, Add or both."""
+    affine = content.affine
     graph, source, y = node.graph, node.inputs[0], node.outputs[0]
     assert graph is not None and source is not None
     dtype = workspace.shapes.dtype(y) or workspace.shapes.dtype(source) or ir.DataType.FLOAT
     steps = [("Mul", affine.scale)] * affine.has_scale + [("Add", affine.shift)] * affine.has_shift
+    if content.keeps_mul and not affine.has_scale:
+        steps.insert(0, ("Mul", affine.scale))
     nodes: list[ir.Node] = []
     for op_type, values in steps:
         array, attributes = _operand(values, workspace, source)

@@ -399,7 +399,8 @@ def test_one_behind_the_other(check: Checker) -> None:
 
 def test_dead_code_that_reads_an_inner_value_goes_on_reading(check: Checker) -> None:
     """A norm that left it behind would be found in it by the next fold."""
-    body = f"{SPELLINGS['two passes'].replace('y =', 'z =')} y = Relu (z) dead = Mul (c, two)"
-    (found,) = found_in(check.model(IMAGE.format(body), used(body)))
-    assert isinstance(found, LookAlike)
-    assert found.code == "NF402"
+    spelling = SPELLINGS["two passes"].replace("y =", "z =")
+    for dead, is_whole in (("", True), ("dead = Mul (n, two)", False), ("dead = Mul (c, two)", True)):
+        body = f"{spelling} y = Relu (z) {dead}"
+        found = found_in(check.model(IMAGE.format(body), used(body)))
+        assert [isinstance(n, Norm) and n.y.name == "z" for n in found] == [is_whole], dead

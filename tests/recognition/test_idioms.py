@@ -153,3 +153,28 @@ def test_a_scale_on_another_axis_is_not_that_of_a_layer_norm(check: Any) -> None
     assert [site.site for site in outcome.folded.sites if site.kind == "layernorm"] == ["h"]
     # It goes to where there are fewer elements.
     assert [site.action for site in outcome.folded.sites if site.site == "n"] == ["moved"]
+
+
+def test_a_layer_norm_keeps_a_scale_of_one(check: Any) -> None:
+    """Runtimes look for the Mul; without it the Add would go elsewhere the next time."""
+    ones = {"g": np.ones(6, np.float32), "b": np.full(6, 0.5, np.float32)}
+    used = {name: v for name, v in (constants() | ones).items() if f" {name})" in LAYER_NORM}
+    body = LAYER_NORM + " y = HardSigmoid (z)"
+    model = check.model(f"g (float[N, 5, 6] x) => (float[N, 5, 6] y) {{ {body} }}", used)
+    assert not check(model).folded.changed
+
+
+def test_a_layer_norm_that_meets_its_inverse_keeps_a_scale_of_one(check: Any) -> None:
+    values = {"g": np.full(6, 2.0, np.float32), "k": np.array(0.5, np.float32)}
+    body = LAYER_NORM + " s = Mul (z, k) y = HardSigmoid (s)"
+    used = {n: v for n, v in (constants() | values).items() if f" {n})" in body}
+    outcome = check(check.model(f"g (float[N, 5, 6] x) => (float[N, 5, 6] y) {{ {body} }}", used))
+    assert outcome.counts["Mul"] == 1 and outcome.counts["Add"] == 2
+
+
+def test_the_shift_of_a_layer_norm_takes_no_scale(check: Any) -> None:
+    """Its own scale may enlarge what it is multiplied with, and is no affine."""
+    body = LAYER_NORM + " s = Mul (z, half) y = Relu (s)"
+    used = {name: v for name, v in constants().items() if f" {name})" in body}
+    model = check.model(f"g (float[N, 5, L] x) => (float[N, 5, 6] y) {{ {body} }}", used)
+    assert not check.fold_only(model).changed

@@ -116,6 +116,26 @@ def test_what_the_form_replaces_does_not_count() -> None:
     assert "ReduceMean" in reason
 
 
+@pytest.mark.parametrize("read", [False, True])
+def test_constants_of_what_the_form_replaces_do_not_count(*, read: bool) -> None:
+    """Here the epsilon is what a ReduceMean of old makes of two; it stays if it is read elsewhere too."""
+    model = model_at(17, kind="handwritten")
+    epsilon = next(t for t in model.graph.initializer if t.name == "eps")
+    model.graph.initializer.remove(epsilon)
+    model.graph.node.insert(0, oh.make_node("ReduceMean", ["epsilons"], ["eps"], axes=[0], keepdims=0))
+    values = np.full(2, onnx.numpy_helper.to_array(epsilon).item(), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "epsilons"))
+    if read:
+        model.graph.output.append(oh.make_tensor_value_info("eps", onnx.TensorProto.FLOAT, []))
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean" and len(node.input) > 1:
+            del node.input[1]
+            node.attribute.append(oh.make_attribute("axes", [2]))
+    onnx.checker.check_model(model)
+    action, rule, code, _ = site_of(folded(model, groupnorm="native"))
+    assert (action, rule, code) == (("kept", None, "NF403") if read else ("substituted", "native", None))
+
+
 def centred_weight(model: onnx.ModelProto, source: str) -> None:
     """``z``: a Conv of ``y`` whose weight an expression makes of ``source`` with the ReduceMean of old."""
     weight = np.random.default_rng(1).standard_normal((4, 12, 1, 1)).astype(np.float32)

@@ -272,6 +272,10 @@ class _Attempt:
             for reader, _ in value.uses():
                 if reader not in region and not self._dies(reader, y, region, 0):
                     return value
+            dead = (r for r, _ in value.uses() if r not in region and _is_unread(r))
+            if self._seed in self._region(value) and next(dead, None) is not None:
+                # It stays, and with it the norm that it reads, to be found by the next fold.
+                return value
         return None
 
     def _is_base(self, value: ir.Value) -> bool:
@@ -286,11 +290,8 @@ class _Attempt:
         )
 
     def _dies(self, node: ir.Node, y: ir.Value, region: set[ir.Node], depth: int) -> bool:
-        """Whether a node outside only computes shapes for nodes inside. What nothing reads stays, and goes on
-        reading."""
+        """Whether a node outside only computes shapes for nodes inside."""
         if depth > _MOST_BEHIND or node.op_type not in _ON_SHAPES or node.graph is not self._graph:
-            return False
-        if not any(v.uses() for v in node.outputs):
             return False
         return not any(v.is_graph_output() for v in node.outputs) and all(
             reader in region or self._dies(reader, y, region, depth + 1)
@@ -321,6 +322,17 @@ class _Attempt:
             tuple(sorted(region, key=self._workspace.position)),
             inner,
         )
+
+
+def _is_unread(node: ir.Node) -> bool:
+    """Whether nothing reads it, or only what nothing reads."""
+    pending, met = [node], 0
+    while pending:
+        node, met = pending.pop(), met + 1
+        if met > _MOST_BEHIND or any(v.is_graph_output() for v in node.outputs):
+            return False
+        pending.extend(reader for v in node.outputs for reader, _ in v.uses())
+    return True
 
 
 def _has_more_outputs(node: ir.Node) -> bool:
