@@ -29,7 +29,7 @@ _TIMED = ("onnxsim", "onnxslim")
 def main(arguments: Sequence[str]) -> int:
     """Measure, print a Markdown table and what it says, and write JSON."""
     given = _parser().parse_args(arguments)
-    tools = [OWN, *(TOOLS if given.python else ())]
+    tools = [OWN, *(given.tools if given.python else ())]
     print(f"| model | MB | {' | '.join(tools)} |\n|---|---|{'---|' * len(tools)}")
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,15 +78,15 @@ def _verdicts(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     large = [row for row in results if row["bytes"] >= _LARGE_MB * MEGABYTE]
     small = [row for row in results if row["bytes"] < _LARGE_MB * MEGABYTE]
     for tool in _TIMED:
-        slower = [r["model"] for r in large if r[tool] and r[OWN]["processor"] >= r[tool]["processor"]]
+        slower = [r["model"] for r in large if r.get(tool) and r[OWN]["processor"] >= r[tool]["processor"]]
         yield f"of {len(large)} models from {_LARGE_MB} MB on, not faster than {tool}: {_names(slower)}"
     for kind in ("total", "anonymous"):
-        heavier = [r["model"] for r in large if any(r[t] and r[OWN][kind] > r[t][kind] for t in TOOLS)]
+        heavier = [r["model"] for r in large if any(r.get(t) and r[OWN][kind] > r[t][kind] for t in TOOLS)]
         yield f"there, not the smallest peak of {kind} memory: {_names(heavier)}"
     late = [
         row["model"]
         for row in small
-        if row["onnxslim"] and row[OWN]["processor"] > row["onnxslim"]["processor"] + _SLACK_SECONDS
+        if row.get("onnxslim") and row[OWN]["processor"] > row["onnxslim"]["processor"] + _SLACK_SECONDS
     ]
     yield f"of {len(small)} smaller models, above onnxslim + {_SLACK_SECONDS} s: {_names(late)}"
 
@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("PEER_PYTHON"),
         help="interpreter of an environment with the other tools, or $PEER_PYTHON; else none is run",
     )
+    parser.add_argument("--tools", nargs="*", choices=list(TOOLS), default=list(TOOLS), help="which of them")
     parser.add_argument("--own", default=sys.executable, help="interpreter that has normfold; else this one")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--minimum", type=float, default=0, help="leave out models below so many MB")
