@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normfold.affine import Array64
+from normfold.consistency.image_scatter import ImageScatter
 from normfold.consistency.measurement import LayerData
 from normfold.consistency.statistics import ChannelMoments
 
@@ -19,6 +20,9 @@ MOMENTA = (0.01, 0.1, 0.9)
 """Weight of the new batch: PyTorch's default is 0.1, that of Keras 0.01; 0.9 is the wrong way round."""
 
 TINY_BATCH = 4
+
+FEWEST_IMAGES = SIMULATED[0] * (2 - MOMENTA[-1]) / MOMENTA[-1]
+"""That any running average here stands for."""
 
 _HEAVY_TAIL = 4.0
 _VOTES = 20
@@ -122,7 +126,9 @@ def rank(layers: Sequence[LayerData], simulations: dict[int, Sequence[LayerData]
     return sorted(found, key=lambda hypothesis: -hypothesis.likelihood)
 
 
-def choose(ranked: Sequence[BatchHypothesis], stated: float) -> BatchHypothesis | None:
+def choose(
+    ranked: Sequence[BatchHypothesis], stated: float, scatter: ImageScatter | None
+) -> BatchHypothesis | None:
     """The hypothesis to believe, ``None`` where none explains the scatter.
 
     Channels of a layer move together, and so do layers, so the likelihood alone is too sure of itself: it
@@ -131,10 +137,13 @@ def choose(ranked: Sequence[BatchHypothesis], stated: float) -> BatchHypothesis 
     Args:
         ranked: the likeliest first.
         stated: weight of the new batch that the file states.
+        scatter: how far the first layers are off, where that could be told: noise that does not explain it is
+            not to blame.
     """
-    shorts = [h for h in ranked if h.is_short and h.misfit < _TINY_FIT and h.worst < _WORST_FIT]
+    noise = _possible(ranked, scatter)
+    shorts = [h for h in noise if h.is_short and h.misfit < _TINY_FIT and h.worst < _WORST_FIT]
     short = _first(h for h in shorts if h.misfit < _HONEST_FIT)
-    tiny = _first(h for h in ranked if h.is_tiny and h.misfit < _TINY_FIT)
+    tiny = _first(h for h in noise if h.is_tiny and h.misfit < _TINY_FIT)
     honest = _first(
         h for h in ranked if not (h.is_short or h.is_tiny) and h.misfit < _HONEST_FIT and h.worst < _WORST_FIT
     )
@@ -147,6 +156,24 @@ def choose(ranked: Sequence[BatchHypothesis], stated: float) -> BatchHypothesis 
     ):
         return tiny
     return honest or short or (_first(shorts) if tiny is not None else None)
+
+
+def rival(
+    chosen: BatchHypothesis, ranked: Sequence[BatchHypothesis], scatter: ImageScatter | None
+) -> BatchHypothesis | None:
+    """Training with tiny batches, where it explains the scatter as well as the last few batches alone do."""
+    return _first(
+        h
+        for h in _possible(ranked, scatter)
+        if chosen.is_short
+        and h.is_tiny
+        and h.misfit < _TINY_FIT
+        and h.likelihood > chosen.likelihood - _CLEARLY_LIKELIER
+    )
+
+
+def _possible(ranked: Sequence[BatchHypothesis], scatter: ImageScatter | None) -> list[BatchHypothesis]:
+    return [h for h in ranked if scatter is None or scatter.explained_by(h.images)]
 
 
 def _first(hypotheses: Iterable[BatchHypothesis]) -> BatchHypothesis | None:

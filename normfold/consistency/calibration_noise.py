@@ -95,6 +95,7 @@ def _calibrated(measured: Measured, images: Batch) -> ir.Model:
         rebatched([images], measured.batch_size),
         measured.batch_size,
         opened=measured.opened,
+        deployment=False,
     )
     copy = measured.opened.model.clone()
     for layer, data in zip(running_layers(copy), found.layers, strict=True):

@@ -12,6 +12,8 @@ import onnx_ir as ir
 from normfold.consistency import batch_noise
 from normfold.consistency.calibration_noise import explained_by_calibration
 from normfold.consistency.causes import Cause, Compared, compare
+from normfold.consistency.departure import LEAST_IMAGES
+from normfold.consistency.image_scatter import ImageScatter, image_scatter
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import LayerData, Measured, measure_layers
 from normfold.consistency.order import first_layers
@@ -27,6 +29,8 @@ USUAL_EPSILONS = (1e-5, 1e-3)
 
 _EXPLAINED = 0.8
 _CURED = 10.0
+_EXACT = 0.25
+"""Share of a departure that may be left where one relation in all channels is to be believed before noise."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,10 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
         budget_seconds: time after which no other experiment is begun.
     """
     departing = [c for c in compared if c.departs]
+    entry_sites = {layer.site for layer in first_layers(measured.opened.model, _layers(compared))}
+    entries = [c for c in compared if c.site in entry_sites]
     if not departing:
-        stated = _stated_momentum(compared)
+        stated = _stated_momentum(measured, compared, entries)
         return Diagnosis([stated] if stated is not None else [])
     deadline = time.monotonic() + budget_seconds
     if not all(_is_finite(c.data) for c in compared):
@@ -63,8 +69,6 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
         return Diagnosis(honest=honest)
     if (cause := _epsilon(measured, compared)) is not None:
         return Diagnosis([cause])
-    entry_sites = {layer.site for layer in first_layers(measured.opened.model, _layers(compared))}
-    entries = [c for c in compared if c.site in entry_sites]
     if any(c.departs for c in entries) and time.monotonic() < deadline:
         found = find_preparation(
             measured.opened.model, [c.data.layer for c in entries], _some(measured.samples)
@@ -79,13 +83,18 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
                 {"before": found.before, "after": found.after},
             )
             return Diagnosis([cause])
-    uniform = bessel(compared) or factor(departing)
+    scatter = _scatter(measured, entries)
+    honest_means = scatter is None or scatter.explained_by(LEAST_IMAGES)
+    uniform = (bessel(compared) if honest_means else None) or factor(departing)
     if uniform is not None:
         return Diagnosis([uniform])
-    noise = _batches(measured, compared, deadline) if finite else None
+    late = warm_up(departing)
+    if late is not None and late.evidence["unexplained"] < _EXACT:
+        return Diagnosis([late])
+    noise = _batches(measured, compared, entries, scatter, deadline) if finite else None
     if noise is not None:
         return noise
-    return Diagnosis([warm_up(departing) or _domain_or_stale(measured, compared, entries, departing[0])])
+    return Diagnosis([late or _domain_or_stale(measured, compared, entries, departing[0])])
 
 
 def _is_finite(data: LayerData) -> bool:
@@ -156,11 +165,22 @@ def _kl_without_epsilon(c: Compared) -> float:
     return float(kl.mean())
 
 
-def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) -> Diagnosis | None:
+def _scatter(measured: Measured, entries: Sequence[Compared]) -> ImageScatter | None:
+    return image_scatter(measured.opened.model, [c.data.layer for c in entries], measured.samples)
+
+
+def _batches(
+    measured: Measured,
+    compared: Sequence[Compared],
+    entries: Sequence[Compared],
+    scatter: ImageScatter | None,
+    deadline: float,
+) -> Diagnosis | None:
     """The scatter of a running average over small batches, or over few of them."""
     layers = [c.data for c in compared]
     simulations: dict[int, Sequence[LayerData]] = {}
-    if measured.opened.closed is None:
+    possible = scatter is None or scatter.explained_by(batch_noise.FEWEST_IMAGES)
+    if measured.opened.closed is None and possible:
         for size in batch_noise.SIMULATED:
             if size > image_count(measured.samples[0]) or time.monotonic() > deadline:
                 continue
@@ -171,13 +191,16 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
                     rebatched(measured.samples, size),
                     size,
                     opened=measured.opened,
+                    deployment=False,
                 ).layers
             }
             simulations[size] = [given[data.layer.node] for data in layers]
-    chosen = batch_noise.choose(batch_noise.rank(layers, simulations), batch_noise.stated_weight(layers))
+    ranked = batch_noise.rank(layers, simulations)
+    stated_weight = batch_noise.stated_weight(layers)
+    chosen = batch_noise.choose(ranked, stated_weight, scatter)
     if chosen is None:
         return None
-    if not chosen.is_short and (stated := _stated_momentum(compared)) is not None:
+    if not chosen.is_short and (stated := _stated_momentum(measured, compared, entries)) is not None:
         return Diagnosis([stated])
     first = next(c for c in compared if c.departs)
     evidence = {
@@ -192,6 +215,11 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
             "the running statistics scatter like those of the last few batches alone, about "
             f"{chosen.batch_size} images each {fit}: the momentum weighs the new batch by {chosen.momentum:g}"
         )
+        if stated_weight <= 0.5 and (other := batch_noise.rival(chosen, ranked, scatter)) is not None:
+            message += (
+                f"; training with batches of about {other.batch_size} images (NF344) would scatter alike, "
+                "and nothing tells them apart"
+            )
         return Diagnosis([Cause("NF343", first.site, message, True, evidence)])
     if chosen.is_tiny:
         message = (
@@ -204,7 +232,9 @@ def _batches(measured: Measured, compared: Sequence[Compared], deadline: float) 
     )
 
 
-def _stated_momentum(compared: Sequence[Compared]) -> Cause | None:
+def _stated_momentum(
+    measured: Measured, compared: Sequence[Compared], entries: Sequence[Compared]
+) -> Cause | None:
     """Where the file itself says that the new batch weighs most, less scatter is enough to believe it."""
     layers = [c.data for c in compared]
     weight = batch_noise.stated_weight(layers)
@@ -212,6 +242,9 @@ def _stated_momentum(compared: Sequence[Compared]) -> Cause | None:
         return None
     images = batch_noise.effective_images(layers)
     if images is None:
+        return None
+    scatter = _scatter(measured, entries)
+    if scatter is not None and not scatter.explained_by(images):
         return None
     return Cause(
         "NF343",
@@ -276,6 +309,15 @@ def _by_inputs(measured: Measured, entry: Compared) -> Cause:
             entry.site,
             f"no inputs of another brightness and contrast give '{entry.site}' its running means "
             f"(they explain {max(explained, 0.0):.0%} of the departure): the statistics are of other weights",
+            True,
+            evidence,
+        )
+    if explained is None and entry.data.layer.x not in measured.samples[0]:
+        return Cause(
+            "NF345",
+            entry.site,
+            "no preparation of the inputs that was tried brings the first layer to its running statistics: "
+            "they were taken on other data, or with other weights (NF342), and nothing tells which",
             True,
             evidence,
         )

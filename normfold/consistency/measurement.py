@@ -74,7 +74,7 @@ def measure_layers(
     progress: Progress | None = None,
     *,
     opened: OpenBatch | None = None,
-    training: bool = True,
+    deployment: bool = True,
 ) -> Measured:
     """Runs every batch twice, with running and with batch statistics, and keeps moments alone.
 
@@ -85,7 +85,7 @@ def measure_layers(
             data's own where the model takes no other.
         progress: is told how many images were taken in.
         opened: the model with an open batch axis, where the caller has it already.
-        training: also run under training conditions.
+        deployment: also run under deployment conditions, not under those of training alone.
 
     Raises:
         InputError: the data holds no image, or the model cannot be evaluated on it.
@@ -99,7 +99,7 @@ def measure_layers(
         groups = _chain(first, stream)
         if opened.closed is None:
             groups = rebatched(groups, opened.within_memory(batch_size))
-        return _run(opened, groups, training, progress)
+        return _run(opened, groups, deployment, progress)
     except NotCovered as error:
         raise InputError(f"the model cannot be evaluated on the data: {error}") from error
 
@@ -110,7 +110,7 @@ def _chain(first: Batch, rest: Iterable[Batch]) -> Iterable[Batch]:
 
 
 def _run(
-    opened: OpenBatch, groups: Iterable[Batch], training_too: bool, progress: Progress | None
+    opened: OpenBatch, groups: Iterable[Batch], deployment_too: bool, progress: Progress | None
 ) -> Measured:
     deployed = running_layers(opened.model)
     trained_model, trained = in_training(opened.model)
@@ -130,8 +130,9 @@ def _run(
         kept += sum(array.nbytes for array in group.values())
         if not samples or (images <= KEPT_IMAGES and kept <= KEPT_BYTES):
             samples.append(group)
-        evaluation.run(group, lambda index, found: layers[index].deployment.take(found))
-        if whole and training_too:
+        if deployment_too:
+            evaluation.run(group, lambda index, found: layers[index].deployment.take(found))
+        if whole:
             training.run(
                 group,
                 lambda index, found: layers[index].training.take(found),

@@ -14,6 +14,7 @@ from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, departure
 from normfold.consistency.layers import NormLayer
 
 _MOST_BESSEL = 8
+_MOST_SHARE, _SHARES_DIFFER = 1.03, 0.15
 
 
 def bessel(compared: Sequence[Compared]) -> Cause | None:
@@ -93,33 +94,51 @@ def factor(departing: Sequence[Compared]) -> Cause | None:
 
 def warm_up(departing: Sequence[Compared]) -> Cause | None:
     """Statistics on the line from their initial values 0 and 1 to those of the data."""
-    shares = []
+    shares, unexplained = [], 0.0
     for c in departing:
         layer, moments = c.data.layer, c.data.training
-        a = np.concatenate([moments.mean, moments.variance - 1.0])
-        b = np.concatenate([layer.mean, layer.var - 1.0])
-        weight = np.tile(1.0 / np.sqrt(np.maximum(moments.variance, 1e-12)), 2)
-        weight[layer.channels :] = 1.0 / np.maximum(np.maximum(moments.variance, layer.var), 1e-12)
-        kept = float((a * b * weight**2).sum() / max((a * a * weight**2).sum(), 1e-300))
-        residual = float(np.sqrt(np.square((b - kept * a) * weight).mean()))
-        total = float(np.sqrt(np.square((b - a) * weight).mean()))
-        if not 0.0 <= kept < 0.97 or residual > max(0.1 * total, LEAST_LOG_RATIO):
+        data = np.concatenate([moments.mean, moments.variance])
+        begin = np.repeat([0.0, 1.0], layer.channels)
+        running = np.concatenate([layer.mean, layer.var])
+        weight = np.concatenate(
+            [
+                1.0 / np.sqrt(np.maximum(moments.variance, 1e-12)),
+                1.0 / np.maximum(np.maximum(moments.variance, layer.var), 1e-12),
+            ]
+        )
+        way, gone = (begin - data) * weight, (running - data) * weight
+        share = float((way * gone).sum() / max(np.square(way).sum(), 1e-300))
+        total, residual = _rms(gone), _rms(gone - share * way)
+        if (
+            not 0.0 < share <= _MOST_SHARE
+            or 2 * residual > total
+            or residual > max(0.1 * total, LEAST_LOG_RATIO)
+        ):
             return None
-        if not _near(layer, kept * moments.mean, 1.0 + kept * (moments.variance - 1.0)):
+        if not _near(
+            layer,
+            moments.mean - share * moments.mean,
+            moments.variance + share * (1.0 - moments.variance),
+        ):
             return None
-        shares.append(kept)
-    if not shares or max(shares) - min(shares) > 0.15:
+        shares.append(share)
+        unexplained = max(unexplained, residual / max(total, 1e-300))
+    if not shares or max(shares) - min(shares) > min(_SHARES_DIFFER, max(shares) / 2):
         return None
     share = float(np.median(shares))
     return Cause(
         "NF343",
         departing[0].site,
-        f"the running statistics are {1 - share:.0%} their initial values 0 and 1 and {share:.0%} "
+        f"the running statistics are {share:.2g} of their initial values 0 and 1 and {1 - share:.2g} of "
         f"those of the data, in "
         f"{counted(len(shares), 'layer')}: too few updates, or a momentum too small to follow",
         True,
-        {"share": share, "layers": float(len(shares))},
+        {"share": 1 - share, "layers": float(len(shares)), "unexplained": unexplained},
     )
+
+
+def _rms(values: Array64) -> float:
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def _near(layer: NormLayer, mean: Array64, var: Array64) -> bool:

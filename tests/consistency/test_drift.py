@@ -383,3 +383,37 @@ def test_large_data_do_not_look_like_too_few_updates() -> None:
     assert "NF343" not in causes(9 * x)
     set_statistics(model, lambda index, mean, var: (0.1 * mean, 1 + 0.1 * (81 * 4 - 1) * np.ones(3)))
     assert causes(9 * x) == {"NF343"}
+
+
+def one_layer(mean: np.ndarray, var: np.ndarray, channels: int = 24) -> ir.Model:
+    """Four inputs, mixed into many channels of small variance by ``MIXED``, and these statistics."""
+    parts = {"w": MIXED, "g": np.ones(channels), "b": np.zeros(channels), "m": mean, "v": var}
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> main (float[N,4] images) => (float[N,24] y) '
+        "{ z = MatMul(images, w) y = BatchNormalization(z, g, b, m, v) }"
+    )
+    attach(model, parts)
+    return model
+
+
+MIXED = np.random.default_rng(2).normal(0, 0.07, (4, 24))
+ROWS = np.random.default_rng(1).normal(1, 1, (256, 4))
+OTHERS = np.random.default_rng(5).normal(1, 1, (4096, 4)) @ MIXED
+
+
+def test_a_few_percent_of_the_initial_values_are_too_few_updates() -> None:
+    """After 40 updates with momentum 0.1 they weigh 1.5 %, which is much where variances are small."""
+    left = 0.9**40
+    mean, var = (1 - left) * OTHERS.mean(0), (1 - left) * OTHERS.var(0) + left
+    (cause,) = judge(one_layer(mean, var), ROWS).causes
+    assert cause.code == "NF343" and cause.evidence["share"] == pytest.approx(1 - left, abs=0.005)
+
+
+def test_bessel_leaves_the_means_where_they_are() -> None:
+    """The same factor on the variances, and means that no images give: other weights, not a correction."""
+    deviation = OTHERS.std(0)
+    aside = np.linalg.svd(MIXED / deviation)[2][4:].sum(0)
+    off = 0.1 * aside / np.sqrt(np.square(aside).mean()) * deviation
+    var = 1.5 * OTHERS.var(0)
+    assert codes(judge(one_layer(OTHERS.mean(0), var), ROWS)) == {"NF349"}
+    assert "NF349" not in codes(judge(one_layer(OTHERS.mean(0) + off, var), ROWS))
