@@ -94,7 +94,8 @@ def factor(departing: Sequence[Compared]) -> Cause | None:
 
 def warm_up(departing: Sequence[Compared]) -> Cause | None:
     """Statistics on the line from their initial values 0 and 1 to those of the data."""
-    shares, unexplained = [], 0.0
+    shares = []
+    unexplained = 0.0
     for c in departing:
         layer, moments = c.data.layer, c.data.training
         data = np.concatenate([moments.mean, moments.variance])
