@@ -79,7 +79,7 @@ def _state_ranks(scope: Scope, skeleton: Skeleton, shapes: Shapes) -> bool:
         if not node.outputs:
             continue
         known = shapes.dims(node.outputs[0])
-        dims = _implied_dims(node, shapes) if known is None else known
+        dims = known if _is_static(known) else _merged(known, _implied_dims(node, shapes))
         if dims is not None and node.op_type == "BatchNormalization":
             dims = _with_channels(dims, node, shapes)
         if dims == known or dims is None:
@@ -91,6 +91,13 @@ def _state_ranks(scope: Scope, skeleton: Skeleton, shapes: Shapes) -> bool:
         found[target.name or ""] = dims, shapes.dtype(target)
     skeleton.state_shapes(scope, found)
     return bool(found)
+
+
+def _merged(known: Dims | None, implied: Dims | None) -> Dims | None:
+    """What is known of a result, and sizes that its operator implies where it was left open."""
+    if known is None or implied is None or len(known) != len(implied):
+        return implied if known is None else known
+    return tuple(b if isinstance(b, int) or a is None else a for a, b in zip(known, implied, strict=True))
 
 
 def _with_channels(dims: Dims, node: ir.Node, shapes: Shapes) -> Dims:

@@ -281,6 +281,19 @@ def test_sizes_that_do_not_fit_are_no_gap_of_the_evaluator(node: str, shapes: li
         evaluate_node(ir.node(node, inputs, attributes), [np.zeros(shape) for shape in shapes], {"": 21})
 
 
+@pytest.mark.parametrize("opset", [11, 18])
+def test_the_sizes_of_a_split_have_to_add_up(opset: int) -> None:
+    x, sizes = np.arange(8.0).reshape(4, 2), np.array([1, 3])
+    operands = [x] if opset < 13 else [x, sizes]
+    attributes = {"axis": 0, **({"split": [1, 3]} if opset < 13 else {})}
+    node = ir.node("Split", [ir.Value(name=str(i)) for i in operands], attributes, num_outputs=2)
+    first, second = evaluate_node(node, operands, {"": opset})
+    np.testing.assert_array_equal(first, x[:1])
+    np.testing.assert_array_equal(second, x[1:])
+    with pytest.raises(EvaluationFailed):
+        evaluate_node(node, [x[1:], *operands[1:]], {"": opset})
+
+
 def test_an_unknown_operator_names_itself():
     node = ir.node("Frobnicate", [ir.Value(name="x")], domain="acme")
     with pytest.raises(NotCovered, match=r"^acme\.Frobnicate: ") as caught:

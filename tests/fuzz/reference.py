@@ -25,6 +25,8 @@ class Reference(Interpreter):
         if node.op_type == "Dropout":
             # Nothing is dropped: in evaluation, or by a ratio of 0.
             return [inputs[0], np.ones(inputs[0].shape, bool)]
+        if node.op_type == "Split":
+            _check_split(inputs, attributes)
         return super()._node(node, inputs, attributes, scope)
 
     def _scan(self, inputs: list[Any], body: onnx.GraphProto, scope: dict[str, Any]) -> list[Any]:
@@ -107,6 +109,10 @@ class Reference(Interpreter):
             rest = math.prod(size for size in x.shape if size) // math.prod(size for size in dims if size > 0)
             dims[dims.index(-1)] = rest if 0 in dims else 0
         return np.asarray(x.reshape(dims))
+
+    def _erf(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        """That of ``onnx.reference`` computes in float32."""
+        return np.vectorize(math.erf, otypes=[float])(inputs[0]).astype(inputs[0].dtype)
 
     def _slice(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         x = inputs[0]
@@ -215,6 +221,14 @@ class Reference(Interpreter):
 
     def _maxpool(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
         return _pooled(inputs[0], attributes, np.max, -np.inf)
+
+
+def _check_split(inputs: list[Any], attributes: dict[str, Any]) -> None:
+    """``onnx.reference`` takes sizes that do not add up."""
+    sizes = attributes.get("split", inputs[1] if len(inputs) > 1 else None)
+    size = inputs[0].shape[attributes.get("axis", 0)]
+    if sizes is not None and sum(sizes) != size:
+        raise ValueError(f"{list(sizes)} do not add up to {size}")
 
 
 def _standardised(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:

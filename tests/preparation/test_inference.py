@@ -49,3 +49,18 @@ def test_a_constant_that_is_an_output_has_its_own_shape() -> None:
     table = workspace.model.graph.initializers["table"]
     row, gathered, _ = (node.outputs[0] for node in workspace.model.graph)
     assert [workspace.dims(v) for v in (table, row, gathered)] == [(4, 2), (2,), (3, 2)]
+
+
+def test_a_declaration_that_leaves_sizes_open_does_not_hide_what_an_operator_implies() -> None:
+    """onnx infers nothing through GroupNormalization, and the output is declared with a rank alone."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 4, 6] x, float[4] s, float[4] b) => (float[A, B, C] y, float[N, 4, 6] z) {
+            y = GroupNormalization <num_groups = 2> (x, s, b)
+            z = Relu (y)
+        }"""
+    )
+    for dim in model.graph.output[0].type.tensor_type.shape.dim:
+        dim.Clear()
+    workspace = Workspace(ir.from_proto(model))
+    assert [workspace.dims(node.outputs[0]) for node in workspace.model.graph] == [("N", 4, 6)] * 2

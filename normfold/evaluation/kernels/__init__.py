@@ -17,6 +17,7 @@ from normfold.evaluation.kernels import (
     recurrent,
     resizing,
     sampling,
+    splitting,
 )
 
 KERNELS: dict[tuple[str, str], Kernel] = {
@@ -35,6 +36,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
         recurrent,
         resizing,
         sampling,
+        splitting,
     )
     for key, kernel in module.KERNELS.items()
 }
