@@ -128,7 +128,7 @@ def _result(mutant: Mutant, report: Path, seconds: float) -> dict[str, Any]:
     if report.exists():
         found |= json.loads(report.read_text())
     equivalent = mutant.edit.equivalent
-    survives = not equivalent and found["tests"] in ("alive", "no test", "did not end")
+    survives = not equivalent and found["tests"] in ("alive", "no test", "did not end", "survey out of date")
     return {
         "name": mutant.name,
         "path": mutant.path,
