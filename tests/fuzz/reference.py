@@ -27,6 +27,8 @@ class Reference(Interpreter):
             return [inputs[0], np.ones(inputs[0].shape, bool)]
         if node.op_type == "Split":
             _check_split(inputs, attributes)
+        if node.op_type in ("Conv", "ConvTranspose"):
+            _check_channels(node.op_type, inputs, attributes)
         return super()._node(node, inputs, attributes, scope)
 
     def _scan(self, inputs: list[Any], body: onnx.GraphProto, scope: dict[str, Any]) -> list[Any]:
@@ -229,6 +231,14 @@ def _check_split(inputs: list[Any], attributes: dict[str, Any]) -> None:
     size = inputs[0].shape[attributes.get("axis", 0)]
     if sizes is not None and sum(sizes) != size:
         raise ValueError(f"{list(sizes)} do not add up to {size}")
+
+
+def _check_channels(op_type: str, inputs: list[Any], attributes: dict[str, Any]) -> None:
+    """An axis of channels that has the size of an empty batch is no input of a layer."""
+    x, weight = inputs[:2]
+    channels = weight.shape[0] if op_type == "ConvTranspose" else weight.shape[1] * attributes.get("group", 1)
+    if x.shape[1] != channels:
+        raise ValueError(f"{x.shape[1]} channels where the weight has {channels}")
 
 
 def _standardised(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:
