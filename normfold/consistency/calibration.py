@@ -12,7 +12,7 @@ import onnx_ir as ir
 from normfold.affine import Array64
 from normfold.consistency.causes import Cause, compare
 from normfold.consistency.counted import record_images
-from normfold.consistency.departure import LEAST_IMAGES
+from normfold.consistency.departure import LEAST_IMAGES, rms
 from normfold.consistency.diagnosis import diagnose
 from normfold.consistency.intake import Intake, is_per_channel
 from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
@@ -215,7 +215,7 @@ def _change(layer: NormLayer, moments: ChannelMoments) -> LayerChange:
         running = layer.var + layer.epsilon
         z = (mean - layer.mean) / np.sqrt(running)
         ratio = np.log((var + layer.epsilon) / running)
-    return LayerChange(layer.site, moments.images, _rms(z), _rms(ratio), mean, var)
+    return LayerChange(layer.site, moments.images, rms(z), rms(ratio), mean, var)
 
 
 class _Copy:
@@ -348,7 +348,3 @@ def _remarks(result: Calibrated, model: ir.Model, layers: Sequence[NormLayer]) -
             )
         )
     return found
-
-
-def _rms(values: Array64) -> float:
-    return float(np.sqrt(np.square(values).mean())) if values.size else 0.0

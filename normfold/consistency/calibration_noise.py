@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from normfold.affine import Array64
 from normfold.consistency.causes import Compared, compare
-from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, images_behind
+from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, images_behind, rms
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import Measured, measure_layers
 from normfold.consistency.statistics import Batch, ChannelMoments, image_count, rebatched
@@ -118,7 +117,10 @@ def _size(c: Compared) -> tuple[float, float]:
         (c.training, c.data.training) if c.judged_in_training else (c.deployment, c.data.deployment)
     )
     channels = _varying(c.data.layer, moments)
-    return _rms(found.z[channels], _MOST_Z), _rms(found.log_variance_ratio[channels], _MOST_LOG_RATIO)
+    return (
+        rms(np.clip(found.z[channels], -_MOST_Z, _MOST_Z)),
+        rms(np.clip(found.log_variance_ratio[channels], -_MOST_LOG_RATIO, _MOST_LOG_RATIO)),
+    )
 
 
 def _varying(layer: NormLayer, moments: ChannelMoments) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -127,10 +129,6 @@ def _varying(layer: NormLayer, moments: ChannelMoments) -> np.ndarray[Any, np.dt
     Another is a constant, which an image that is not among these may have moved: nothing tells by how much.
     """
     return np.maximum(layer.var, moments.variance) > layer.epsilon
-
-
-def _rms(values: Array64, most: float) -> float:
-    return float(np.sqrt(np.square(np.clip(values, -most, most)).mean())) if values.size else 0.0
 
 
 def _larger(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

@@ -50,11 +50,11 @@ class Departure:
 
     @property
     def z_rms(self) -> float:
-        return _rms(self.z)
+        return rms(self.z)
 
     @property
     def log_variance_rms(self) -> float:
-        return _rms(self.log_variance_ratio)
+        return rms(self.log_variance_ratio)
 
     @property
     def score(self) -> float:
@@ -118,5 +118,6 @@ def _noise_limit(channels: int) -> float:
     return max(1.7, 1.0 + 4.0 * math.sqrt(4.0 / max(channels, 1)))
 
 
-def _rms(values: Array64) -> float:
+def rms(values: Array64) -> float:
+    """Root of the mean square; 0 of nothing."""
     return math.sqrt(float(np.square(values).mean())) if values.size else 0.0

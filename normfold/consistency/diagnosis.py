@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -59,7 +59,7 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
     entry_sites = {layer.site for layer in first_layers(measured.opened.model, _layers(compared))}
     entries = [c for c in compared if c.site in entry_sites]
     if not departing:
-        stated = _stated_momentum(measured, compared, entries)
+        stated = _stated_momentum(compared, lambda: _scatter(measured, entries))
         return Diagnosis([stated] if stated is not None else [])
     deadline = time.monotonic() + budget_seconds
     if not all(_is_finite(c.data) for c in compared):
@@ -91,7 +91,7 @@ def diagnose(measured: Measured, compared: Sequence[Compared], budget_seconds: f
     late = warm_up(departing)
     if late is not None and late.evidence["unexplained"] < _EXACT:
         return Diagnosis([late])
-    noise = _batches(measured, compared, entries, scatter, deadline) if finite else None
+    noise = _batches(measured, compared, scatter, deadline) if finite else None
     if noise is not None:
         return noise
     return Diagnosis([late or _domain_or_stale(measured, compared, entries, departing[0])])
@@ -170,11 +170,7 @@ def _scatter(measured: Measured, entries: Sequence[Compared]) -> ImageScatter | 
 
 
 def _batches(
-    measured: Measured,
-    compared: Sequence[Compared],
-    entries: Sequence[Compared],
-    scatter: ImageScatter | None,
-    deadline: float,
+    measured: Measured, compared: Sequence[Compared], scatter: ImageScatter | None, deadline: float
 ) -> Diagnosis | None:
     """The scatter of a running average over small batches, or over few of them."""
     layers = [c.data for c in compared]
@@ -200,7 +196,7 @@ def _batches(
     chosen = batch_noise.choose(ranked, stated_weight, scatter)
     if chosen is None:
         return None
-    if not chosen.is_short and (stated := _stated_momentum(measured, compared, entries)) is not None:
+    if not chosen.is_short and (stated := _stated_momentum(compared, lambda: scatter)) is not None:
         return Diagnosis([stated])
     first = next(c for c in compared if c.departs)
     evidence = {
@@ -233,9 +229,12 @@ def _batches(
 
 
 def _stated_momentum(
-    measured: Measured, compared: Sequence[Compared], entries: Sequence[Compared]
+    compared: Sequence[Compared], measure: Callable[[], ImageScatter | None]
 ) -> Cause | None:
-    """Where the file itself says that the new batch weighs most, less scatter is enough to believe it."""
+    """Where the file itself says that the new batch weighs most, less scatter is enough to believe it.
+
+    ``measure`` runs the model, and is called only where the file says so.
+    """
     layers = [c.data for c in compared]
     weight = batch_noise.stated_weight(layers)
     if weight <= 0.5 or not all(c.training.finite for c in compared):
@@ -243,7 +242,7 @@ def _stated_momentum(
     images = batch_noise.effective_images(layers)
     if images is None:
         return None
-    scatter = _scatter(measured, entries)
+    scatter = measure()
     if scatter is not None and not scatter.explained_by(images):
         return None
     return Cause(

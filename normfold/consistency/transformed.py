@@ -10,7 +10,7 @@ import numpy as np
 
 from normfold.affine import Array64
 from normfold.consistency.causes import Cause, Compared, counted
-from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, departure
+from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, departure, rms
 from normfold.consistency.layers import NormLayer
 
 _MOST_BESSEL = 8
@@ -109,7 +109,7 @@ def warm_up(departing: Sequence[Compared]) -> Cause | None:
         )
         way, gone = (begin - data) * weight, (running - data) * weight
         share = float((way * gone).sum() / max(np.square(way).sum(), 1e-300))
-        total, residual = _rms(gone), _rms(gone - share * way)
+        total, residual = rms(gone), rms(gone - share * way)
         if (
             not 0.0 < share <= _MOST_SHARE
             or 2 * residual > total
@@ -136,10 +136,6 @@ def warm_up(departing: Sequence[Compared]) -> Cause | None:
         True,
         {"share": 1 - share, "layers": float(len(shares)), "unexplained": unexplained},
     )
-
-
-def _rms(values: Array64) -> float:
-    return float(np.sqrt(np.square(values).mean()))
 
 
 def _near(layer: NormLayer, mean: Array64, var: Array64) -> bool:
