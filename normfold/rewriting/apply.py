@@ -47,7 +47,12 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
                 if deposit.value is x:
                     meaning_of_y = output
     if plan.route.rest is None:
-        _dissolve(plan.site, meaning_of_y, renames=plan.route.ahead is None and plan.route.aside is None)
+        _dissolve(
+            plan.site,
+            meaning_of_y,
+            workspace,
+            renames=plan.route.ahead is None and plan.route.aside is None,
+        )
     else:
         content = virtual(plan.site)
         content.affine, content.touched = plan.route.rest, True
@@ -151,10 +156,13 @@ def _insert(node: ir.Node, source: ir.Value, uses: tuple[Use, ...], workspace: W
     workspace.place(node, (workspace.position(first) - 1.0) / 2)
 
 
-def _dissolve(site: ir.Node, survivor: ir.Value, *, renames: bool) -> None:
+def _dissolve(site: ir.Node, survivor: ir.Value, workspace: Workspace, *, renames: bool) -> None:
     """Remove the site; its readers read ``survivor``, which takes over the site's name if it now means the
     same."""
     y = site.outputs[0]
+    if y not in workspace.sealed:
+        # A normalisation that ended in the site's affine ends in front of it now.
+        workspace.sealed.discard(survivor)
     y.replace_all_uses_with(survivor, replace_graph_outputs=True)
     site.replace_input_with(0, None)
     graph = site.graph

@@ -38,6 +38,8 @@ def parameters(dtype: type = np.float32) -> dict[str, np.ndarray]:
         "two": np.array(2.0),
         "half": np.array(-0.5),
         "zero": np.array(0.0),
+        "nought": np.zeros(C),
+        "positive": np.ones(C),
         "count": np.array(K),
         "less": np.array(K - 1),
         "wide": np.ones(K),
@@ -130,6 +132,7 @@ SPELLINGS = {
     f"n = Div (c, sd) {AFFINE}",
     "guarded by Clip": f"{ROWS} {MEAN} {VARIANCE} w = Clip (v, zero) ve = Add (w, eps) sd = Sqrt (ve) "
     f"n = Div (c, sd) {AFFINE}",
+    "zeros added": f"{ROWS} {MEAN} {VARIANCE} w = Add (zero, v) {DIVIDE.replace('(v,', '(w,')} {AFFINE}",
     "squeezed": f"{ROWS} {MEAN} {VARIANCE} ve = Add (v, eps) s = Squeeze (ve, last) t = Sqrt (s) "
     f"sd = Unsqueeze (t, last) n = Div (c, sd) {AFFINE}",
     "no affine": f"{ROWS} {MEAN} {VARIANCE} {DIVIDE} y = Reshape (n, back)",
@@ -144,6 +147,22 @@ def test_a_spelling_is_read(check: Checker, spelling: str) -> None:
     assert norm.x.name == "x"
     assert norm.y.name == "y"
     assert norm.has_affine == (spelling != "no affine")
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "m = Mul (u, zero) y = Add (m, b)",
+        "m = Mul (zero, u) y = Add (m, b)",
+        "y = BatchNormalization (u, nought, beta, nought, positive)",
+    ],
+    ids=["Mul", "Mul from the left", "BatchNormalization"],
+)
+def test_a_scale_of_zero_is_a_scale(check: Checker, tail: str) -> None:
+    """However it is spelled: another reading of one spelling would undo a form that was given."""
+    norm = norm_of(check, f"{ROWS} n = InstanceNormalization (r, ones, zeros) u = Reshape (n, back) {tail}")
+    assert not norm.scale.any()
+    np.testing.assert_array_equal(norm.shift, parameters()["beta" if "Batch" in tail else "b"].reshape(-1))
 
 
 SCALE_ON_THE_RECIPROCAL = (

@@ -15,12 +15,12 @@ from normfold.refusal import Refused
 
 
 def _add(node: NodeView, reader: Reader) -> Expression:
-    result = _operands(node, reader)
-    return result[0].computed(total(result[0].terms, result[1].terms))
+    a, b = _summands(node, reader)
+    return a.computed(total(a.terms, b.terms))
 
 
 def _sub(node: NodeView, reader: Reader) -> Expression:
-    a, b = _operands(node, reader)
+    a, b = _summands(node, reader)
     return a.computed(total(a.terms, b.terms, -1.0))
 
 
@@ -138,8 +138,20 @@ def _operands(node: NodeView, reader: Reader) -> tuple[Expression, Expression]:
     constant = second if isinstance(first, Expression) else first
     assert isinstance(known, Expression) and not isinstance(constant, Expression)
     laid, view = Laid.over(known.view, constant)
-    sides = [Expression(view, known.terms), Expression(view, {ONE: laid} if laid.array.any() else {})]
+    sides = [Expression(view, known.terms), Expression(view, {ONE: laid})]
     return (sides[0], sides[1]) if known is first else (sides[1], sides[0])
+
+
+def _summands(node: NodeView, reader: Reader) -> tuple[Expression, Expression]:
+    """Both operands of a sum: a constant of zeros is no term of it. Of a product it is a factor, as a γ of
+    zeros is."""
+    first, second = _operands(node, reader)
+    return _without_zeros(first), _without_zeros(second)
+
+
+def _without_zeros(operand: Expression) -> Expression:
+    laid = operand.terms.get(ONE)
+    return operand if laid is None or len(operand.terms) > 1 or laid.array.any() else operand.computed({})
 
 
 def _scalar(array: Array64) -> float:
