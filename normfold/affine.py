@@ -12,6 +12,8 @@ Array64 = NDArray[np.float64]
 
 # Two units in the last place of 1.
 _ROUNDING = 2.0**-51
+# What a few steps of float64 arithmetic make of it. Numbers of float32 are 2⁻²⁴ apart.
+_NOISE = 2.0**-49
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +111,7 @@ class Affine:
         """``outer(self(x))``. What undoes itself, such as a factor c and then 1/c, leaves no rounding."""
         scale, moved = outer.scale * self.scale, outer.scale * self.shift
         scale = np.where(np.abs(scale - 1.0) <= _ROUNDING, 1.0, scale)
-        shift = moved + outer.shift
-        shift = np.where(np.abs(shift) <= _ROUNDING * np.abs(moved), 0.0, shift)
-        return Affine.of(scale, shift, rank=self.rank)
+        return Affine.of(scale, summed(moved, outer.shift), rank=self.rank)
 
     def except_where(self, mask: NDArray[np.bool_]) -> Affine:
         """The identity where ``mask``, which broadcasts against the value, is set; the same elsewhere."""
@@ -122,7 +122,7 @@ class Affine:
             self.rank == other.rank
             and self.scale.shape == other.scale.shape
             and self.shift.shape == other.shift.shape
-            and bool((self.scale == other.scale).all() and (self.shift == other.shift).all())
+            and bool(alike(self.scale, other.scale).all() and alike(self.shift, other.shift).all())
         )
 
     def channel(self, axis: int, size: int) -> tuple[Array64, Array64]:
@@ -131,6 +131,23 @@ class Affine:
 
     def apply(self, x: Array64) -> Array64:
         return self.scale * x + self.shift
+
+
+def alike(a: Array64, b: Array64) -> NDArray[np.bool_]:
+    """Whether numbers are equal up to the rounding of float64, elementwise.
+
+    The same number of real arithmetic comes out a bit different where it was computed of other constants.
+    Taken for two, it would be one as soon as it is written in a narrower type.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        near: NDArray[np.bool_] = np.abs(a - b) < _NOISE * np.abs(b)
+    return near | (a == b)
+
+
+def summed(a: Array64, b: Array64) -> Array64:
+    """``a + b``, broadcast; what cancels leaves no rounding."""
+    total = a + b
+    return np.where(np.abs(total) <= _ROUNDING * np.abs(a), 0.0, total)
 
 
 def varying_axes(array: Array64) -> tuple[int, ...]:
@@ -172,7 +189,8 @@ def _collapse(array: Array64) -> Array64:
     """Shrink every axis along which nothing varies to size 1."""
     for axis, size in enumerate(array.shape):
         if size > 1:
-            first = array.take([0], axis=axis)
-            if (array == first).all():
+            first, last = array.take([0], axis=axis), array.take([-1], axis=axis)
+            # Most of what varies has another number at its end: it need not be looked through.
+            if alike(last, first).all() and alike(array, first).all():
                 array = first
     return array

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normfold.affine import Affine, along, move_axes, vector
+from normfold.affine import Affine, alike, along, move_axes, summed, vector
 
 
 @st.composite
@@ -118,3 +118,34 @@ def test_what_undoes_itself_leaves_nothing() -> None:
 def test_what_is_near_one_stays() -> None:
     near = Affine.on_axis(np.array([1.0 + 1e-15, 1.0 - 1e-15]), np.array([1e-30, 0.0]), axis=1, rank=2)
     assert near.then(Affine.of(rank=2)).same_as(near)
+
+
+def test_what_differs_by_rounding_alone_is_one_number() -> None:
+    """``t = s·c`` and then ``t/s``: c, computed of other numbers for each channel."""
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.1, 10.0, 1000)
+    shift = scale * 1.1
+    early = Affine.on_axis(scale, shift, axis=1, rank=2).shift_first()
+    assert early is not None and len(np.unique(shift / scale)) > 1
+    assert early.axes == () and early.shift.item() == pytest.approx(1.1, rel=1e-15)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_differs_by_more_than_rounding_varies(place: int) -> None:
+    values = np.ones(3)
+    values[place] += 2.0**-48
+    varying = Affine.on_axis(1.0, values, axis=1, rank=2)
+    assert varying.axes == (1,)
+    assert not varying.same_as(Affine.on_axis(1.0, 2.0 - values, axis=1, rank=2))
+
+
+def test_infinities_and_nan_are_compared() -> None:
+    values = np.array([np.inf, np.inf, -np.inf, np.nan, 1.0])
+    others = np.array([np.inf, 1.0, np.inf, np.nan, np.inf])
+    np.testing.assert_array_equal(alike(values, others), [True, False, False, False, False])
+
+
+def test_sums_that_cancel_leave_nothing() -> None:
+    thirds = np.array([1.0, 10.0]) / 3.0
+    np.testing.assert_array_equal(summed(thirds, -thirds * (1 + 2.0**-52)), [0.0, 0.0])
+    np.testing.assert_array_equal(summed(thirds, -thirds * (1 + 2.0**-49)) != 0.0, [True, True])

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import onnx_ir as ir
 
+from normfold.affine import alike
 from normfold.planning.norm_forms import FORMS, Form, form_of, needed_opset, obstacle
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
@@ -153,7 +154,7 @@ def _may_be_layernorm(norm: Norm) -> bool:
         norm.kind == "instancenorm"
         and form_of(norm) == "primitive"
         and len(norm.axes) == 1
-        and all(bool((array == array[0]).all()) for array in (norm.scale, norm.shift))
+        and all(bool(alike(array, array[:1]).all()) for array in (norm.scale, norm.shift))
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normfold.affine import Affine, Array64
+from normfold.affine import Affine, Array64, alike
 from normfold.preparation.sizes import Size
 from normfold.refusal import Refused
 
@@ -137,7 +137,7 @@ def _periodic(flat: Array64, length: int) -> Array64 | None:
     common = math.lcm(period, length)
     tiled = np.tile(flat, (1, common // period, 1)).reshape(outer, common // length, length, inner)
     first = tiled[:, 0]
-    return first if (tiled == first[:, None]).all() else None
+    return first if alike(tiled, first[:, None]).all() else None
 
 
 def _blockwise(flat: Array64, length: int) -> Array64 | None:
@@ -146,7 +146,7 @@ def _blockwise(flat: Array64, length: int) -> Array64 | None:
     common = math.lcm(count, length)
     repeated = np.repeat(flat, common // count, axis=1).reshape(outer, length, common // length, inner)
     first = repeated[:, :, 0]
-    return first if (repeated == first[:, :, None]).all() else None
+    return first if alike(repeated, first[:, :, None]).all() else None
 
 
 def mapped(affine: Affine, function: Callable[[Array64], Array64]) -> Affine:
@@ -179,7 +179,7 @@ def joined(parts: Sequence[Affine], axis: int, sizes: Callable[[], Sequence[int]
 
 def _joined(arrays: Sequence[Array64], axis: int, sizes: Callable[[], Sequence[int]]) -> Array64:
     first = arrays[0]
-    if first.shape[axis] == 1 and all(a.shape == first.shape and (a == first).all() for a in arrays):
+    if first.shape[axis] == 1 and all(a.shape == first.shape and alike(a, first).all() for a in arrays):
         return first
     shape = list(np.broadcast_shapes(*(a.take([0], axis=axis).shape for a in arrays)))
     full = []

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from normfold.affine import Affine
+from normfold.affine import Affine, summed
 from normfold.planning.broadcasting import fits, output_rank, to_operand, to_output
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.outlook import outlook
@@ -60,7 +60,7 @@ class Add(Operator):
         rank = output_rank(node)
         shift = np.zeros((1,) * rank)
         for slot, affine in given.items():
-            shift = shift + sign(node.node, slot) * to_output(affine, node, slot).shift
+            shift = summed(shift, sign(node.node, slot) * to_output(affine, node, slot).shift)
         scales = [to_output(affine, node, slot) for slot, affine in given.items()]
         if not any(affine.has_scale for affine in scales):
             return Crossing(affines={0: Affine.of(1.0, shift, rank=rank)})

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normfold.affine import Affine, Array64, move_axes
+from normfold.affine import Affine, Array64, alike, move_axes
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped
 from normfold.preparation.node_view import NodeView
@@ -75,7 +75,7 @@ def _spread(array: Array64, node: NodeView) -> Array64:
     stored = [(channels, block, block)[axis] for axis in order if axis is not None]
     laid = np.stack([move_axes(sample.reshape(stored), back) for sample in array])
     first = laid[..., :1, :1]
-    if not (laid == first).all():
+    if not alike(laid, first).all():
         raise Refused("NF114", f"the affine differs within the blocks of {node.op_type} {node.name!r}")
     return first
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normfold.affine import Affine, Array64, varying_axes
+from normfold.affine import Affine, Array64, alike, varying_axes
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped
 from normfold.preparation.node_view import NodeView
@@ -87,7 +87,7 @@ class Tile(Operator):
             if not count:
                 raise self._unknown(node, axis)
             parts = np.split(array, count, axis=axis)
-            if not all((part == parts[0]).all() for part in parts):
+            if not all(alike(part, parts[0]).all() for part in parts):
                 raise Refused("NF119", f"copies that Tile {node.name!r} makes ask for different affines")
             array = parts[0]
         return array

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normfold.affine import Affine, Array64
+from normfold.affine import Affine, Array64, alike
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.operators._layout import mapped, normalised
 from normfold.preparation.node_view import NodeView
@@ -62,7 +62,7 @@ class Gather(Operator):
         )
         whole = np.full((*outer, size, *inner), free)
         np.moveaxis(whole, axis, 0)[indices.reshape(-1)] = np.moveaxis(wanted, axis, 0)
-        if not (whole.take(indices.reshape(-1), axis=axis) == wanted).all():
+        if not alike(whole.take(indices.reshape(-1), axis=axis), wanted).all():
             raise Refused(
                 "NF119", f"places of Gather {node.name!r} that read one element ask for different affines"
             )

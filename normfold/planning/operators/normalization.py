@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normfold.affine import Affine, Array64, varying_axes, vector
+from normfold.affine import Affine, Array64, alike, varying_axes, vector
 from normfold.planning.crossing import Crossing, Operator, require_axes
 from normfold.preparation.constant64 import Constant64
 from normfold.preparation.node_view import NodeView
@@ -63,7 +63,7 @@ class GroupNormalization(Operator):
         shift = given[_X].shift
         if 1 in varying_axes(shift):
             grouped = shift.reshape(shift.shape[0], node.int_attribute("num_groups", 1), -1)
-            if (grouped != grouped[..., :1]).any():
+            if not alike(grouped, grouped[..., :1]).all():
                 raise Refused("NF114", f"the shift varies within a group of {node.op_type} {node.name!r}")
         return crossing
 
@@ -137,7 +137,7 @@ def _per_group(array: Array64, groups: int, node: NodeView) -> Array64:
     if array.size == 1:
         return vector(array, 1, groups)
     grouped = array.reshape(groups, -1)
-    if (grouped != grouped[:, :1]).any():
+    if not alike(grouped, grouped[:, :1]).all():
         raise Refused(
             "NF110",
             f"{node.op_type} {node.name!r} has one parameter per group, and the affine varies within one",

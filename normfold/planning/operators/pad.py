@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from normfold.affine import Affine, Array64
+from normfold.affine import Affine, Array64, alike
 from normfold.planning.crossing import Crossing, Operator
 from normfold.planning.numbers import attribute, scalar
 from normfold.preparation.node_view import NodeView
@@ -173,7 +173,7 @@ def _sources(affine: Affine, value: float, node: NodeView) -> Array64:
 
 def _one_number(values: Array64, node: NodeView) -> float:
     first = float(values.flat[0])
-    if not (values == first).all():
+    if not alike(values, values.flat[:1]).all():
         raise Refused("NF116", f"Pad {node.name!r} would need a different pad value for each channel")
     return first
 
