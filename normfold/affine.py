@@ -140,8 +140,8 @@ def alike(a: Array64, b: Array64) -> NDArray[np.bool_]:
     Taken for two, it would be one as soon as it is written in a narrower type.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        near: NDArray[np.bool_] = np.abs(a - b) < _NOISE * np.abs(b)
-    return near | (a == b)
+        same: NDArray[np.bool_] = (a == b) | (np.abs(a - b) < _NOISE * np.abs(b))
+    return same
 
 
 def summed(a: Array64, b: Array64) -> Array64:
