@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .parameters import input_options, presentation_options, require_data_for_image, two_models
+from .parameters import (
+    input_options,
+    presentation_options,
+    provider_options,
+    require_data_for_image,
+    two_models,
+)
 from .progress import Display
 from .session import Presentation, run
 
@@ -34,6 +40,7 @@ def _sizes(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     metavar="NAME",
     help="Execution provider, such as cpu or cuda. Repeatable.",
 )
+@provider_options
 @click.option("--batch", "batches", callback=_sizes, metavar="1,8", help="Sizes of an open batch axis.")
 @click.option(
     "--threads",

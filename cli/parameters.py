@@ -40,6 +40,21 @@ def _dim(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict
     return sizes
 
 
+def _provider_options(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    options: dict[str, dict[str, str]] = {}
+    for value in values:
+        key, _separator, setting = value.partition("=")
+        provider, _dot, name = key.partition(".")
+        if not (provider and name and setting):
+            raise click.BadParameter(f"{value!r} is not of the form cuda.prefer_nhwc=1")
+        chosen = options.setdefault(provider, {})
+        _require_new(name, chosen)
+        chosen[name] = setting
+    return options
+
+
 def _is_size(text: str) -> bool:
     """Whether a text is a size that leaves something to compare."""
     return text.isascii() and text.isdecimal() and int(text) > 0
@@ -272,6 +287,16 @@ input_options = _stack(
 )
 """Which inputs the models run on."""
 
+provider_options = click.option(
+    "--ep-option",
+    "provider_options",
+    multiple=True,
+    callback=_provider_options,
+    metavar="EP.NAME=VALUE",
+    help="Option of a provider named with --ep, such as cuda.prefer_nhwc=1. Repeatable.",
+)
+"""How onnxruntime is to set up a provider."""
+
 verification_options = _stack(
     [
         input_options,
@@ -282,6 +307,7 @@ verification_options = _stack(
             metavar="NAME",
             help="Execution provider that must run both models, such as cpu or cuda. Repeatable.",
         ),
+        provider_options,
         click.option("--thorough", is_flag=True, help="All kinds and sizes of inputs, without a time limit."),
         click.option(
             "--time-limit",

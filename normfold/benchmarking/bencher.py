@@ -14,17 +14,17 @@ from normfold.errors import Inconclusive, InputError
 from normfold.loading import Source
 from normfold.reporting.report import Finding, Measurement, Report
 from normfold.verification import parse_image_options
+from normfold.verification.execution_providers import (
+    CPU,
+    ProviderOptions,
+    options_by_provider,
+    provider_name,
+    short_name,
+)
 from normfold.verification.inputs import Arrays, InputSpec, signature
 from normfold.verification.options import DataSource, VerifyOptions
 from normfold.verification.providers import run_model
-from normfold.verification.runtime import (
-    CPU,
-    Runtime,
-    RuntimeCrashed,
-    RuntimeRefused,
-    provider_name,
-    write_model,
-)
+from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, write_model
 from normfold.verification.selection import Unaccepted, select
 
 
@@ -34,6 +34,7 @@ class BenchOptions:
 
     Attributes:
         providers: execution providers, such as ``("cpu", "cuda")``.
+        provider_options: options of those, such as ``{"cuda": {"prefer_nhwc": "1"}}``.
         batches: sizes of the batch axis; empty for one run size, with a batch of 1 where it is open.
         threads: intra-op threads; 0 leaves the choice to onnxruntime.
         rounds: how often the models take turns.
@@ -46,6 +47,7 @@ class BenchOptions:
     """
 
     providers: Sequence[str] = ("cpu",)
+    provider_options: ProviderOptions = field(default_factory=dict)
     batches: Sequence[int] = ()
     threads: int = 0
     rounds: int = 30
@@ -55,6 +57,14 @@ class BenchOptions:
     dims: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     timeout_seconds: float = 300.0
+
+    def options_by_provider(self) -> dict[str, dict[str, str]]:
+        """Provider options by full names.
+
+        Raises:
+            InputError: NF900, options of a provider that is not to run.
+        """
+        return options_by_provider(self.provider_options, self.providers)
 
 
 class Bencher:
@@ -113,7 +123,7 @@ class Bencher:
 
     def measure(self, provider: str, batch: int | None, arrays: Arrays) -> None:
         """Times both models on one provider, or says why not."""
-        name = provider.removesuffix("ExecutionProvider").lower()
+        name = short_name(provider)
         if not self._is_exercised(provider, name, arrays):
             return
         try:
@@ -121,6 +131,7 @@ class Bencher:
                 self._files,
                 provider,
                 arrays,
+                options=self._options.options_by_provider().get(provider, {}),
                 threads=self._options.threads,
                 rounds=self._options.rounds,
                 timeout_seconds=self._options.timeout_seconds,

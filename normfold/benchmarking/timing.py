@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normfold.verification.execution_providers import CUDA
 from normfold.verification.runtime import RuntimeCrashed, RuntimeRefused
 
 ROUND_SECONDS = 0.01
@@ -18,7 +19,7 @@ ROUND_SECONDS = 0.01
 
 WARMUP_SECONDS = 0.2
 
-DEVICES = {"CUDAExecutionProvider": "cuda"}
+DEVICES = {CUDA: "cuda"}
 """Where inputs and outputs stay between runs, by provider; elsewhere each run copies them."""
 
 
@@ -44,6 +45,7 @@ def time_pair(
     provider: str,
     inputs: Mapping[str, np.ndarray],
     *,
+    options: Mapping[str, str] | None = None,
     threads: int,
     rounds: int,
     timeout_seconds: float,
@@ -55,6 +57,7 @@ def time_pair(
         models: the files.
         provider: full name of the execution provider.
         inputs: of both models, by name.
+        options: of the provider.
         threads: intra-op threads; 0 leaves the choice to onnxruntime.
         rounds: how often they take turns.
         timeout_seconds: limit for all of it.
@@ -69,6 +72,7 @@ def time_pair(
     request = {
         "models": [str(model) for model in models],
         "provider": provider,
+        "options": dict(options or {}),
         "device": DEVICES.get(provider),
         "feeds": str(feeds),
         "names": list(inputs),

@@ -2,8 +2,8 @@
 
 Runs as a script. Standard input holds one JSON request, standard output takes one JSON answer:
 
-    ``{"models": [path, path], "provider": name, "device": name or null, "feeds": file, "names": […],
-    "threads": n, "rounds": n, "warmup_seconds": s, "round_seconds": s}``
+    ``{"models": [path, path], "provider": name, "options": {…}, "device": name or null, "feeds": file,
+    "names": […], "threads": n, "rounds": n, "warmup_seconds": s, "round_seconds": s}``
 
 Inputs and outputs stay on ``device``, where there is one. ``feeds`` is an ``.npz`` keyed ``arr_0``,
 ``arr_1``, …, in the order of the names; both models take the same arrays. The answer has ``ok``; where it is
@@ -70,7 +70,9 @@ def _prepared(model: str, arrays: list[np.ndarray], request: dict[str, Any], dev
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.intra_op_num_threads = request["threads"]
     provider = request["provider"]
-    providers = [provider] if provider == CPU else [provider, CPU]
+    providers: list[Any] = [(provider, request["options"])]
+    if provider != CPU:
+        providers.append(CPU)
     session = ort.InferenceSession(model, settings, providers=providers)
     if device is None:
         feeds = dict(zip(request["names"], arrays, strict=True))

@@ -28,6 +28,7 @@ class VerifyArguments(TypedDict, total=False):
         shapes: full shape of inputs with dynamic axes, by input name.
         dims: size of named dynamic axes.
         providers: onnxruntime execution providers that must run both models, such as ``["cpu", "cuda"]``.
+        provider_options: options of those, such as ``{"cuda": {"prefer_nhwc": "1"}}``.
         seed: seed of generated inputs.
         thorough: all families and sizes of inputs, without a time budget.
         allow_nonfinite: accept NaN and Inf where the original gives the same.
@@ -43,6 +44,7 @@ class VerifyArguments(TypedDict, total=False):
     shapes: Mapping[str, tuple[int, ...]]
     dims: Mapping[str, int]
     providers: Iterable[str]
+    provider_options: Mapping[str, Mapping[str, str]]
     seed: int
     thorough: bool
     allow_nonfinite: bool

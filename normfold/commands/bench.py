@@ -10,7 +10,8 @@ from normfold.errors import MissingDependency
 from normfold.loading import ModelLike
 from normfold.progress import Progress
 from normfold.reporting.report import Report
-from normfold.verification.runtime import Runtime, onnxruntime_installed, provider_name
+from normfold.verification.execution_providers import provider_name
+from normfold.verification.runtime import Runtime, onnxruntime_installed
 
 
 def bench(
@@ -41,7 +42,7 @@ def bench(
         providers = list(dict.fromkeys(map(provider_name, options.providers)))
         sources = run.load(a), run.load(b)
         refuse_unfit_sizes(sources[0].model, options.dims, options.shapes)
-        with Runtime(options.timeout_seconds) as runtime:
+        with Runtime(options.timeout_seconds, options.options_by_provider()) as runtime:
             bencher = Bencher(sources, options, runtime, run.report)
             for batch in options.batches or (None,):
                 with run.phase("inputs"):

@@ -98,7 +98,7 @@ def _trials(options: FoldOptions, proof: VerifyOptions | None) -> Iterator[FormT
         return
     from normfold.commands.form_trials import FormTrials
 
-    with FormTrials(options.target, proof.seed, options.groupnorm) as trials:
+    with FormTrials(options.target, proof.seed, options.groupnorm, proof.options_by_provider()) as trials:
         yield trials
 
 

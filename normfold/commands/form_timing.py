@@ -68,6 +68,7 @@ def forms_by_speed(
     image = checks.get("image")
     settings = BenchOptions(
         providers=(provider,),
+        provider_options=checks.get("provider_options", {}),
         data=checks.get("data"),
         image=image if isinstance(image, str) else None,
         shapes=checks.get("shapes", {}),

@@ -19,10 +19,11 @@ from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 from normfold.reporting.report import Finding, Report
 from normfold.rewriting.norm_forms.alone import norm_alone
+from normfold.verification.execution_providers import CPU, CUDA, ProviderOptions, short_name
 from normfold.verification.inputs import Arrays
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import run_model
-from normfold.verification.runtime import CPU, Runtime, onnxruntime_installed, write_model
+from normfold.verification.runtime import Runtime, onnxruntime_installed, write_model
 from normfold.verification.stability import excess_rounding
 
 RATIOS = (100.0, 10.0, 0.0)
@@ -30,7 +31,7 @@ RATIOS = (100.0, 10.0, 0.0)
 
 _OPEN_SIZE = 32
 _MOST_ELEMENTS = 2**21
-_PROVIDERS = {"ort-cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {"ort-cuda": CUDA}
 
 
 class FormTrials:
@@ -44,10 +45,18 @@ class FormTrials:
         target: the runtime that the forms are for.
         seed: of the inputs.
         asked: the form that was asked for by name; it is tried, and taken in any case.
+        provider_options: by full name of the provider.
     """
 
-    def __init__(self, target: str | None, seed: int, asked: str | None) -> None:
+    def __init__(
+        self,
+        target: str | None,
+        seed: int,
+        asked: str | None,
+        provider_options: ProviderOptions | None = None,
+    ) -> None:
         self._target, self._seed, self._asked = target, seed, asked
+        self._provider_options = provider_options
         self._known: dict[tuple[object, ...], str | None] = {}
         self._taken_back: dict[str, str] = {}
         self._runtime: Runtime | None = None
@@ -115,13 +124,13 @@ class FormTrials:
             options = VerifyOptions(providers=(self._provider,) if self._provider else (), seed=self._seed)
             found = excess_rounding(stays, candidate, batch, options, runtime)
             if found is not None:
-                where = _short(self._provider) if runtime is not None else "the evaluator"
+                where = short_name(self._provider or CPU) if runtime is not None else "the evaluator"
                 return f"at a mean of {ratio:g} deviations, {found} on {where}"
         return None
 
     def _running(self) -> Runtime | None:
         if self._runtime is None and onnxruntime_installed():
-            self._runtime = Runtime()
+            self._runtime = Runtime(provider_options=self._provider_options)
         return self._runtime
 
     def _chosen_provider(self, runtime: Runtime, model: ir.Model, batch: Arrays) -> str:
@@ -132,10 +141,6 @@ class FormTrials:
         path = write_model(model, runtime.folder, "probe")
         outcome = run_model(runtime, path, provider, [batch], ["y"], optimize=False)
         return provider if outcome.status == "ok" else ""
-
-
-def _short(provider: str | None) -> str:
-    return (provider or CPU).removesuffix("ExecutionProvider").lower()
 
 
 def _emittable(norm: Norm, workspace: Workspace) -> Form:

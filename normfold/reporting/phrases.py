@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from normfold.codes import CODES
@@ -11,7 +12,7 @@ from normfold.reporting.report import Finding, Measurement, Report, Site
 
 _SITES_SHOWN = 3
 _LAYERS_SHOWN = 8
-_FALLBACKS_SHOWN = 5
+_NODES_NAMED = 5
 _ACTIONS = ("folded", "merged", "moved", "substituted", "kept")
 
 
@@ -205,7 +206,8 @@ def providers(report: Report) -> list[str]:
     levels: dict[str, list[str]] = defaultdict(list)
     for row in report.verification.providers:
         if row["status"] == "ok" and not row.get("detail"):
-            levels[row["provider"]].append(row["optimizations"])
+            options = ", ".join(f"{name}={value}" for name, value in row.get("options", {}).items())
+            levels[row["provider"] + (f" ({options})" if options else "")].append(row["optimizations"])
         else:
             where = f"{row['model']} on {row['provider']}, optimizations {row['optimizations']}"
             lines.append(f"{where}: {row['status']}" + (f" ({row['detail']})" if row.get("detail") else ""))
@@ -221,9 +223,17 @@ def _fallbacks(report: Report) -> list[str]:
         nodes = row.get("fallbacks") or []
         if nodes:
             where = f"{row['model']} on {row['provider']}, optimizations {row['optimizations']}"
-            named = ", ".join(nodes[:_FALLBACKS_SHOWN]) + (", …" if len(nodes) > _FALLBACKS_SHOWN else "")
-            lines.append(f"{where}: {len(nodes)} of {sum(row['assigned'].values())} nodes elsewhere: {named}")
+            total = sum(row["assigned"].values())
+            lines.append(f"{where}: {len(nodes)} of {total} nodes elsewhere: {operators(nodes)}")
     return lines
+
+
+def operators(nodes: Sequence[str]) -> str:
+    """Nodes, each ``operator:name`` or ``operator``: a few as they are, many counted by operator."""
+    if len(nodes) <= _NODES_NAMED:
+        return ", ".join(nodes)
+    counts = Counter(node.partition(":")[0] for node in nodes)
+    return ", ".join(f"{count} {operator}" for operator, count in counts.most_common())
 
 
 def kept_by_code(sites: list[Site]) -> list[tuple[str, str, str, list[Site]]]:

@@ -14,6 +14,7 @@ from normfold.reporting.report import Verification
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
 from normfold.verification.decisions import Cut, cut_model, find_cut, find_hidden, saturates, tapped
+from normfold.verification.execution_providers import CPU
 from normfold.verification.failure import parts_at, save_failure
 from normfold.verification.graph_index import GraphIndex, first_output, is_random
 from normfold.verification.headtohead import HeadToHead, Remark
@@ -23,16 +24,9 @@ from normfold.verification.locate import Location, described, locate, sentence
 from normfold.verification.matching import Twins, aligned
 from normfold.verification.options import VerifyOptions
 from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
-from normfold.verification.providers import Outcome, run_model, strict_options
+from normfold.verification.providers import Outcome, opened, run_model, strict_options
 from normfold.verification.reference import OverBudget, Reference, Watch, observe
-from normfold.verification.runtime import (
-    CPU,
-    Runtime,
-    RuntimeCrashed,
-    RuntimeRefused,
-    Session,
-    write_model,
-)
+from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, Session, write_model
 from normfold.verification.selection import Selection, Unaccepted, select
 from normfold.verification.untaken import conditions, inverted, same_branches, untaken
 
@@ -409,8 +403,7 @@ class _Attempt:
         """Unloads the model; returns what it did on the CPU provider if it ran all batches there."""
         if self._session is None or self._runtime is None:
             return {}
-        known = Outcome("ok", version=self._session.version)
-        known.assigned = {name: len(nodes) for name, nodes in self._session.assigned.items()}
+        known = opened(self._session, CPU)
         for batch in batches:
             known.runs += [results for inputs, results in self._seen if inputs is batch]
         self._runtime.release(self._session)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from normfold.evaluation import Evaluator, NotCovered
 from normfold.reporting.report import Verification
 from normfold.verification.decisions import saturates
+from normfold.verification.execution_providers import CPU, provider_name, short_name
 from normfold.verification.graph_index import GraphIndex
 from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.ledger import Ledger, Weight
@@ -21,7 +22,7 @@ from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import Outcome, without_kernel
 from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
 from normfold.verification.rounding import FACTOR, ULPS, Judgement, column, judge, rounding_of, ulp, within
-from normfold.verification.runtime import CPU, Runtime, provider_name
+from normfold.verification.runtime import Runtime
 from normfold.verification.sweep import Sweep, sweep
 from normfold.verification.truth import Truth, distrusted, from_noise, from_reference, noise_response
 
@@ -126,7 +127,7 @@ class HeadToHead:
                 self._ledger.add(
                     "inconclusive" if self._named(provider) else "warning",
                     "NF204",
-                    f"{_short(provider)} was not exercised: it has no kernel of {lacking}",
+                    f"{short_name(provider)} was not exercised: it has no kernel of {lacking}",
                 )
                 continue
             self._sweeps[provider] = self._runtime.submit(
@@ -194,19 +195,19 @@ class HeadToHead:
             for output in self._outputs:
                 also = (optimised or {}).get(output, 0.0)
                 judgement = self._judge(output, truth, base.runs, outcome.runs, also)
-                self._report.rounding.append(judgement.as_dict(_short(provider), optimize, truth.source))
+                self._report.rounding.append(judgement.as_dict(short_name(provider), optimize, truth.source))
                 self._enter(judgement, provider, optimize)
             self._check_tolerances(provider, optimize, base.runs, outcome.runs)
         self._list_relaxed(provider, found, truth.runs)
         return True
 
     def _list(self, provider: str, name: str, optimize: bool, outcome: Outcome) -> None:
-        self._report.providers.append(outcome.as_dict(_short(provider), name, optimize))
+        self._report.providers.append(outcome.as_dict(short_name(provider), name, optimize))
 
     def _list_relaxed(self, provider: str, found: Sweep, truth: Sequence[Arrays]) -> None:
         """Enters how far both models are off with TF32, which is no part of the verdict."""
         for name, outcome in found.relaxed.items():
-            entry = outcome.as_dict(_short(provider), name, optimize=True)
+            entry = outcome.as_dict(short_name(provider), name, optimize=True)
             entry["tf32"] = {
                 output: max(
                     largest_change(t[output], r[output]) for t, r in zip(truth, outcome.runs, strict=True)
@@ -217,16 +218,18 @@ class HeadToHead:
             self._report.providers.append(entry)
 
     def _not_exercised(self, provider: str, named: bool, outcome: Outcome) -> None:
-        sentence = f"{_short(provider)} was not exercised: {outcome.detail}"
+        sentence = f"{short_name(provider)} was not exercised: {outcome.detail}"
         if outcome.status == "crashed":
-            self._ledger.add("inconclusive", "NF205", f"{_short(provider)} on the original: {outcome.detail}")
+            self._ledger.add(
+                "inconclusive", "NF205", f"{short_name(provider)} on the original: {outcome.detail}"
+            )
         elif named:
             self._ledger.add("inconclusive", "NF204", sentence)
         else:
             self._ledger.add("warning", "NF204", sentence)
 
     def _refused(self, provider: str, optimize: bool, outcome: Outcome, optimisable: bool) -> None:
-        where = f"{_short(provider)}, optimisations {'on' if optimize else 'off'}"
+        where = f"{short_name(provider)}, optimisations {'on' if optimize else 'off'}"
         if not optimisable:
             self._ledger.add("warning", "NF210", f"{where}: like the original, the folded model does not run")
         elif outcome.status == "crashed":
@@ -268,7 +271,7 @@ class HeadToHead:
             self._ledger.add(
                 "warning",
                 "NF210",
-                f"{_short(provider)} cannot run the original with optimisations on: {outcome.detail}",
+                f"{short_name(provider)} cannot run the original with optimisations on: {outcome.detail}",
             )
             return None
         errors = {}
@@ -282,7 +285,7 @@ class HeadToHead:
                 self._ledger.add(
                     "warning",
                     "NF210",
-                    f"{_short(provider)} changes output '{output}' of the original: {judgement.reason}",
+                    f"{short_name(provider)} changes output '{output}' of the original: {judgement.reason}",
                 )
         return errors
 
@@ -307,7 +310,7 @@ class HeadToHead:
     def _enter(self, judgement: Judgement, provider: str, optimize: bool) -> None:
         if judgement.bound <= FACTOR * judgement.floor:
             self.silent.add(judgement.output)
-        where = f"output '{judgement.output}' on {_short(provider)}"
+        where = f"output '{judgement.output}' on {short_name(provider)}"
         ran = provider if provider != EVALUATOR else None
 
         def remark(weight: Weight, code: str, sentence: str) -> None:
@@ -317,7 +320,7 @@ class HeadToHead:
             plain = not any(
                 entry["output"] == judgement.output and entry["status"] == "fail"
                 for entry in self._report.rounding[:-1]
-                if entry["provider"] == _short(provider)
+                if entry["provider"] == short_name(provider)
             )
             code = "NF215" if optimize and plain else "NF203"
             remark(weight="fail", code=code, sentence=f"{where}{_level(optimize)}: {judgement.reason}")
@@ -342,7 +345,7 @@ class HeadToHead:
                 self._options.atol,
             )
             if sentence is not None:
-                self._ledger.add("fail", "NF214", f"{sentence} on {_short(provider)}{_level(optimize)}")
+                self._ledger.add("fail", "NF214", f"{sentence} on {short_name(provider)}{_level(optimize)}")
 
     def _judge_in_float64(self, reference: Reference) -> None:
         """Compares both models in float64 on the first inputs, where only the rounding of weights differs.
@@ -396,7 +399,3 @@ class HeadToHead:
 
 def _level(optimize: bool) -> str:
     return " with optimisations on" if optimize else ""
-
-
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider").lower()

@@ -9,8 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from normfold.errors import InputError
+from normfold.verification.execution_providers import (
+    CUDA,
+    ProviderOptions,
+    options_by_provider,
+    provider_name,
+)
 from normfold.verification.image_options import ImageOptions
-from normfold.verification.runtime import provider_name
 
 ModelSource = str | os.PathLike[str] | ir.Model
 """A model file, or a model in memory."""
@@ -32,6 +38,7 @@ class VerifyOptions:
         dims: size of a named dynamic axis by its name.
         providers: execution providers that must be exercised, such as ``("cpu", "cuda")``. Empty: the CPU
             provider where onnxruntime is installed, without insisting on it.
+        provider_options: options of those, such as ``{"cuda": {"prefer_nhwc": "1"}}``.
         seed: seed of all generated inputs.
         thorough: all input families and sizes, and no budget.
         allow_nonfinite: accept NaN and Inf where the original has the same ones.
@@ -51,6 +58,7 @@ class VerifyOptions:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     providers: tuple[str, ...] = ()
+    provider_options: ProviderOptions = field(default_factory=dict)
     seed: int = 0
     thorough: bool = False
     allow_nonfinite: bool = False
@@ -65,10 +73,23 @@ class VerifyOptions:
     timeout_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        """Refuses names of providers that cannot be any.
+        """Refuses providers and options of providers that cannot be.
 
         Raises:
             InputError: NF900.
         """
         for provider in self.providers:
             provider_name(provider)
+        if "use_tf32" in self.options_by_provider().get(CUDA, {}):
+            raise InputError(
+                "use_tf32 is off where the verdict is made, and the error with it is reported beside that",
+                code="NF900",
+            )
+
+    def options_by_provider(self) -> dict[str, dict[str, str]]:
+        """Provider options by full names.
+
+        Raises:
+            InputError: NF900, options of a provider that is not to run.
+        """
+        return options_by_provider(self.provider_options, self.providers)

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from normfold.verification.execution_providers import CPU, CUDA
 from normfold.verification.inputs import Arrays
 from normfold.verification.reference import largest_change
-from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, Session
+from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, Session
 
 Status = Literal["ok", "refused", "crashed", "not registered", "not assigned"]
 REPEATS = 3
@@ -28,6 +29,7 @@ class Outcome:
         status: ``refused`` where onnxruntime gave a reason, ``not assigned`` where the provider got no node.
         detail: onnxruntime's reason.
         runs: outputs of each run.
+        options: what the provider was set up with.
         spread: largest difference between repeated first runs, per output.
         assigned: number of nodes by provider.
         fallbacks: nodes that another provider took.
@@ -37,6 +39,7 @@ class Outcome:
     status: Status
     detail: str = ""
     runs: list[Arrays] = field(default_factory=list)
+    options: Mapping[str, str] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     assigned: dict[str, int] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
@@ -53,6 +56,7 @@ class Outcome:
             "assigned": self.assigned,
             "fallbacks": self.fallbacks,
             "onnxruntime": self.version,
+            **({"options": dict(self.options)} if self.options else {}),
             **({"spread": self.spread} if self.spread else {}),
         }
 
@@ -69,13 +73,13 @@ def without_kernel(model: ir.Model, provider: str) -> str | None:
 
 def strict_options(provider: str) -> dict[str, str]:
     """Provider options under which float32 means float32."""
-    return {"use_tf32": "0"} if provider == "CUDAExecutionProvider" else {}
+    return {"use_tf32": "0"} if provider == CUDA else {}
 
 
 def relaxed_options(provider: str) -> dict[str, str] | None:
     """Provider options under which products of float32 numbers are rounded to TF32, as they are by default;
     ``None`` where the provider has no such thing."""
-    return {"use_tf32": "1"} if provider == "CUDAExecutionProvider" else None
+    return {"use_tf32": "1"} if provider == CUDA else None
 
 
 def run_model(
@@ -100,7 +104,7 @@ def run_model(
         outputs: names of the outputs wanted.
         optimize: all graph optimisations, or none.
         repeat: run the first batch again, to see how far results vary from run to run.
-        options: provider options; by default the strict ones.
+        options: provider options, on top of the runtime's own; by default the strict ones.
         load_seconds: time limit of loading, where it is tighter than the runtime's own.
 
     Returns:
@@ -109,7 +113,7 @@ def run_model(
     chosen = strict_options(provider) if options is None else options
     try:
         session = runtime.open(model, provider, optimize=optimize, options=chosen, seconds=load_seconds)
-        outcome = _described(session, provider)
+        outcome = opened(session, provider)
         if outcome.status != "ok":
             runtime.release(session)
             return outcome
@@ -126,9 +130,10 @@ def run_model(
     return outcome
 
 
-def _described(session: Session, provider: str) -> Outcome:
+def opened(session: Session, provider: str) -> Outcome:
+    """What is known of a model once it is loaded."""
     assigned = {name: len(nodes) for name, nodes in session.assigned.items()}
-    outcome = Outcome("ok", assigned=assigned, version=session.version)
+    outcome = Outcome("ok", assigned=assigned, options=session.options, version=session.version)
     if provider == CPU:
         return outcome
     outcome.fallbacks = [
@@ -136,7 +141,8 @@ def _described(session: Session, provider: str) -> Outcome:
     ]
     if provider not in session.providers:
         outcome.status = "not assigned"
-        outcome.detail = f"onnxruntime fell back to {', '.join(session.providers)}"
+        why = f": {session.complaint}" if session.complaint else ""
+        outcome.detail = f"onnxruntime fell back to {', '.join(session.providers)}{why}"
     elif not session.assigned:
         outcome.status = "not assigned"
         outcome.detail = f"onnxruntime {session.version} cannot say which nodes it was given"

@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -21,12 +22,12 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir as ir
 
-from normfold.errors import InputError
 from normfold.scratch import ScratchFolder
 
-CPU = "CPUExecutionProvider"
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights above which a temporary model file keeps them beside it."""
+
+_LOGGED_ERROR = re.compile(r"\[E:onnxruntime.*\[ONNXRuntimeError\] : \d+ : \w+ : (.+)")
 
 T = TypeVar("T")
 
@@ -44,42 +45,6 @@ def onnxruntime_installed() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-PROVIDERS = {
-    "cpu": CPU,
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "trt": "TensorrtExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
-"""Full names of execution providers by short names."""
-
-_SUFFIX = "ExecutionProvider"
-
-
-def provider_name(given: str) -> str:
-    """Full name of an execution provider: ``cpu`` and ``cuda`` are short for ``CPUExecutionProvider`` and so
-    on.
-
-    Raises:
-        InputError: NF900, neither a short name nor of the form of a full one.
-    """
-    name = PROVIDERS.get(given.lower(), given)
-    if not name.endswith(_SUFFIX):
-        raise InputError(
-            f"no execution provider is named {given!r}; there are {', '.join(PROVIDERS)}, "
-            f"and full names that end in {_SUFFIX}",
-            code="NF900",
-        )
-    return name
-
-
 @dataclass(frozen=True)
 class Session:
     """A model loaded in the child process.
@@ -88,13 +53,17 @@ class Session:
         number: its number there.
         generation: which child process holds it; sessions die with their process.
         providers: execution providers in order of preference, as onnxruntime reports them.
-        assigned: nodes by provider, ``operator:name`` each.
+        options: what the provider was set up with.
+        complaint: the last error that onnxruntime logged, where the provider asked for is not among them.
+        assigned: nodes by provider, ``operator:name`` each, or ``operator`` where it has no name.
         version: version of onnxruntime.
     """
 
     number: int
     generation: int
     providers: tuple[str, ...]
+    options: Mapping[str, str]
+    complaint: str
     assigned: Mapping[str, Sequence[str]]
     version: str
 
@@ -106,10 +75,16 @@ class Runtime:
 
     Args:
         timeout_seconds: time limit of one load or run.
+        provider_options: what every session on a provider is opened with, by its full name.
     """
 
-    def __init__(self, timeout_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float = 120.0,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self._timeout = timeout_seconds
+        self._provider_options = provider_options or {}
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._listener: threading.Thread | None = None
@@ -186,7 +161,7 @@ class Runtime:
             model: the model file.
             provider: full name of the execution provider.
             optimize: all graph optimisations, or none.
-            options: provider options.
+            options: provider options of this session, on top of the runtime's own.
             seconds: time limit, where it is tighter than the runtime's own.
 
         Raises:
@@ -195,19 +170,27 @@ class Runtime:
         """
         self.start()
         number = next(self._numbers)
+        chosen = {**self._provider_options.get(provider, {}), **(options or {})}
         answer = self._ask(
             {
                 "op": "open",
                 "session": number,
                 "model": str(model),
                 "provider": provider,
-                "options": dict(options or {}),
+                "options": chosen,
                 "optimize": optimize,
             },
             seconds,
         )
+        providers = tuple(answer["providers"])
         return Session(
-            number, self._generation, tuple(answer["providers"]), answer["assigned"], answer["version"]
+            number,
+            self._generation,
+            providers,
+            chosen,
+            "" if provider in providers else self._last_logged_error(),
+            answer["assigned"],
+            answer["version"],
         )
 
     def run(
@@ -297,11 +280,18 @@ class Runtime:
         process = self._process
         assert process is not None
         status = process.wait()
-        tail = (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+        last = next((line.strip() for line in reversed(self._printed()) if line.strip()), "")
         self._end_generation()
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return f"the process ended with {how}" + (f": {last[:200]}" if last else "")
+
+    def _last_logged_error(self) -> str:
+        """What follows ``… [ONNXRuntimeError] : code : category :`` in onnxruntime's log."""
+        found = (_LOGGED_ERROR.search(line) for line in reversed(self._printed()))
+        return next((match[1].strip()[:300] for match in found if match), "")
+
+    def _printed(self) -> list[str]:
+        return (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").split("\n")
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

@@ -85,14 +85,17 @@ class Sessions:
 
 
 def _assignment(session: Any) -> dict[str, list[str]]:
-    """Nodes by the provider that runs them, each as ``operator:name``; empty where onnxruntime cannot say."""
+    """Nodes by the provider that runs them, each as ``operator:name``, or ``operator`` where it has no name.
+
+    Empty where onnxruntime cannot say.
+    """
     try:
         subgraphs = session.get_provider_graph_assignment_info()
     except (AttributeError, RuntimeError):
         return {}
     assigned: dict[str, list[str]] = {}
     for subgraph in subgraphs:
-        nodes = [f"{node.op_type}:{node.name}" for node in subgraph.get_nodes()]
+        nodes = [f"{node.op_type}:{node.name}".rstrip(":") for node in subgraph.get_nodes()]
         assigned.setdefault(subgraph.ep_name, []).extend(nodes)
     return assigned
 

@@ -202,6 +202,6 @@ def _runtime_or_none(options: VerifyOptions) -> Runtime | None:
     """A runtime that is already starting, ``None`` without onnxruntime."""
     if not onnxruntime_installed():
         return None
-    runtime = Runtime(options.timeout_seconds)
+    runtime = Runtime(options.timeout_seconds, options.options_by_provider())
     runtime.start()
     return runtime

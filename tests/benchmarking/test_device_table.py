@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import onnx_ir as ir
 import pytest
 
 from benchmarks import cuda
-from normfold.verification.runtime import CPU
+from normfold.verification.execution_providers import CPU, CUDA
 from tests.verification.conftest import ConvBatchNorm
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -34,12 +35,28 @@ def test_unchanged_model_says_so(tmp_path: Path) -> None:
     case = ConvBatchNorm()
     ir.save(case.folded(*case.folded_constants()), tmp_path / "net.onnx")
     (tmp_path / "folded").mkdir()
-    row = str(cuda.seen("net", tmp_path / "net.onnx", tmp_path / "folded", CPU))
+    row = str(cuda.seen(cuda.Case("net", tmp_path / "net.onnx"), tmp_path / "folded", CPU))
     assert row.startswith("| net | nothing to fold |")
 
 
+def test_forms_of_a_half_precision_unet(tmp_path: Path) -> None:
+    unet = cuda.write_unet(tmp_path / "unet.onnx", width=16, size=8, groups=8)
+    row = cuda.seen(cuda.Case("unet", unet, "layernorm"), tmp_path, CPU)
+    assert row.report.verification.verdict == "pass" and row.speed != "–"
+    operators = Counter(node.op_type for node in ir.load(tmp_path / "folded.onnx").graph)
+    assert operators["LayerNormalization"] == 10 and "InstanceNormalization" not in operators
+
+
+def test_each_form_with_and_without_channels_last() -> None:
+    cases = cuda.norms(Path("unet.onnx"), CUDA)
+    assert [case.form for case in cases] == [None, *cuda.FORMS] * 2
+    assert [dict(case.options) for case in cases] == [{}] * 5 + [{"prefer_nhwc": "1"}] * 5
+
+
 def test_without_a_device_it_says_so_and_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    missing = cuda.obstacle(CUDA)
+    if missing is None:
         pytest.skip("there is one")
+    assert CUDA in missing
     assert cuda.main([]) == 3
-    assert capsys.readouterr().out.startswith("nothing was measured: CUDAExecutionProvider is not registered")
+    assert capsys.readouterr().out == f"nothing was measured: {missing}\n"

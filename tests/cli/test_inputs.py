@@ -208,6 +208,30 @@ class TestTolerances:
         assert name in outcome.error
 
 
+class TestProviders:
+    def test_options_are_in_the_report(self, call: Run) -> None:
+        outcome = call("--ep", "cpu", "--ep-option", "cpu.arena=a=b")
+        ran = outcome.report["verification"]["providers"]
+        assert ran and all(row["options"] == {"arena": "a=b"} for row in ran)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--ep-option", "cuda.prefer_nhwc=1"), "options of cuda, which is not to run"),
+            (("--ep", "cpu", "--ep-option", "prefer_nhwc=1"), "not of the form cuda.prefer_nhwc=1"),
+            (("--ep", "cpu", "--ep-option", "cpu.prefer_nhwc"), "not of the form"),
+            (("--ep", "cpu", "--ep-option", ".a=1"), "not of the form"),
+            (("--ep", "cpu", "--ep-option", "cpu.a=1", "--ep-option", "cpu.a=2"), "twice"),
+            (("--ep", "cuda", "--ep-option", "cuda.use_tf32=1"), "use_tf32 is off"),
+            (("--ep", "cpu", "--ep-option", "gpu.a=1"), "no execution provider is named 'gpu'"),
+        ],
+    )
+    def test_that_cannot_be(self, call: Run, options: tuple[str, ...], words: str) -> None:
+        outcome = call(*options)
+        assert outcome.code == 2
+        assert words in outcome.error
+
+
 @pytest.mark.parametrize("seed", ["-1", "x"])
 def test_bad_seed(call: Run, seed: str) -> None:
     outcome = call("--seed", seed)

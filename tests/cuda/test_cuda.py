@@ -1,23 +1,13 @@
-"""On a machine with CUDA: folds are exercised there for certain. Elsewhere skipped, with the reason."""
+"""Folds are exercised on the device for certain, and judged with float32 products."""
 
 from __future__ import annotations
-
-import pytest
 
 from normfold.benchmarking import BenchOptions
 from normfold.commands.bench import bench
 from normfold.reporting.report import Verification
 from normfold.verification import VerifyOptions, verify_models
+from normfold.verification.execution_providers import CUDA
 from tests.verification.conftest import ConvBatchNorm
-
-onnxruntime = pytest.importorskip("onnxruntime")
-
-CUDA = "CUDAExecutionProvider"
-
-pytestmark = pytest.mark.skipif(
-    CUDA not in onnxruntime.get_available_providers(),
-    reason=f"{CUDA} is not registered in onnxruntime {onnxruntime.__version__}",
-)
 
 
 def verify(error: float = 0.0) -> Verification:

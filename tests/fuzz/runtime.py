@@ -11,7 +11,8 @@ from types import TracebackType
 import numpy as np
 import onnx
 
-from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, Session
+from normfold.verification.execution_providers import CPU
+from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, Session
 
 __all__ = ["InRuntime", "RuntimeCrashed", "RuntimeRefused"]
 

@@ -121,6 +121,20 @@ class TestConsole:
         report.verification.providers[1] |= {"status": "refused", "detail": "no kernel"}
         assert "folded on cpu, optimizations on: refused (no kernel)" in console(report)
 
+    def test_options_of_a_provider(self) -> None:
+        report = full()
+        for row in report.verification.providers:
+            row["options"] = {"arena": "1"}
+        assert "onnxruntime ran on cpu (arena=1), optimizations off and on" in console(report)
+
+    def test_many_nodes_elsewhere_are_counted(self) -> None:
+        report = full()
+        nodes = [*(f"Conv:c{i}" for i in range(4)), "Shape", "Shape:s"]
+        report.verification.providers[0] |= {"assigned": {"X": 1, "CPU": 6}, "fallbacks": nodes}
+        assert "6 of 7 nodes elsewhere: 4 Conv, 2 Shape" in console(report)
+        report.verification.providers[0] |= {"assigned": {"X": 1, "CPU": 2}, "fallbacks": nodes[3:5]}
+        assert "2 of 3 nodes elsewhere: Conv:c3, Shape" in console(report)
+
     def test_many_outputs_are_cut(self) -> None:
         report = full()
         report.verification.rounding *= 20

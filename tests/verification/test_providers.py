@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import pytest
 
 from normfold.reporting.report import Verification
 from normfold.verification import VerifyOptions, verify_models
-from normfold.verification.runtime import CPU, Runtime, Session
+from normfold.verification.execution_providers import CPU, CUDA
+from normfold.verification.runtime import Runtime, Session
 from tests.verification.conftest import ConvBatchNorm
 
 pytest.importorskip("onnxruntime")
-
-CUDA = "CUDAExecutionProvider"
 
 
 class StandIn:
@@ -26,6 +24,7 @@ class StandIn:
     Attributes:
         assigned: nodes by provider that each session reports.
         providers: what each session says it runs on.
+        logged: what onnxruntime says when a session is opened.
         variation: a run's first output element is off by this, differently in every run of the original.
         opened: provider options of each session, in order.
         runs: number of runs of each session.
@@ -34,31 +33,25 @@ class StandIn:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.assigned: Mapping[str, Sequence[str]] = {CUDA: ["Conv:c"], CPU: ["Shape:s", "Gather:g"]}
         self.providers: tuple[str, ...] = (CUDA, CPU)
+        self.logged = ""
         self.variation = 0.0
         self.opened: list[tuple[str, dict[str, str], bool]] = []
         self.runs: dict[int, int] = {}
-        self._real_open, self._real_run = Runtime.open, Runtime.run
-        monkeypatch.setattr(
-            Runtime, "open", lambda runtime, *args, **named: self.open(runtime, *args, **named)
-        )
+        self._real_ask, self._real_run = Runtime._ask, Runtime.run
+        monkeypatch.setattr(Runtime, "_ask", lambda runtime, *args: self.ask(runtime, *args))
         monkeypatch.setattr(Runtime, "run", lambda runtime, *args: self.run(runtime, *args))
 
-    def open(
-        self,
-        runtime: Runtime,
-        model: Path,
-        provider: str,
-        *,
-        optimize: bool,
-        options: Mapping[str, str] | None = None,
-        seconds: float | None = None,
-    ) -> Session:
-        if provider != CUDA:
-            return self._real_open(runtime, model, provider, optimize=optimize)
-        session = self._real_open(runtime, model, CPU, optimize=optimize)
-        self.opened.append((model.stem, dict(options or {}), optimize))
-        self.runs[session.number] = 0
-        return dataclasses.replace(session, providers=self.providers, assigned=self.assigned)
+    def ask(
+        self, runtime: Runtime, request: Mapping[str, Any], seconds: float | None = None
+    ) -> dict[str, Any]:
+        if request.get("provider") != CUDA:
+            return self._real_ask(runtime, request, seconds)
+        self.opened.append((Path(request["model"]).stem, request["options"], request["optimize"]))
+        self.runs[request["session"]] = 0
+        with (runtime.folder / "stderr.txt").open("a", encoding="utf-8") as log:
+            log.write(self.logged)
+        answer = self._real_ask(runtime, {**request, "provider": CPU, "options": {}}, seconds)
+        return answer | {"providers": self.providers, "assigned": self.assigned}
 
     def run(self, runtime: Runtime, session: Session, *args: Any) -> dict[str, np.ndarray]:
         results = self._real_run(runtime, session, *args)
@@ -75,12 +68,12 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return StandIn(monkeypatch)
 
 
-def verify(error: float = 0.0) -> Verification:
+def verify(error: float = 0.0, **options: Any) -> Verification:
     """Compares an honest fold, or one with a bias that is off by ``error``, on CUDA."""
     case = ConvBatchNorm()
     weight, bias = case.folded_constants()
     return verify_models(
-        case.original(), case.folded(weight, bias + error), VerifyOptions(providers=("cuda",))
+        case.original(), case.folded(weight, bias + error), VerifyOptions(providers=("cuda",), **options)
     )
 
 
@@ -93,6 +86,14 @@ def test_strict_runs_decide_and_tf32_stands_beside(cuda: StandIn) -> None:
     assert [optimize for *_, optimize in cuda.opened] == [False, False, True, True, True, True]
     beside = [row for row in found.providers if "tf32" in row]
     assert [row["model"] for row in beside] == ["original", "folded"]
+
+
+def test_options_of_a_provider_reach_every_session_and_the_report(cuda: StandIn) -> None:
+    found = verify(provider_options={"cuda": {"prefer_nhwc": "1"}})
+    expected = [{"prefer_nhwc": "1", "use_tf32": "0"}] * 4 + [{"prefer_nhwc": "1", "use_tf32": "1"}] * 2
+    assert [options for _, options, _ in cuda.opened] == expected
+    assert sorted(row["options"]["use_tf32"] for row in found.providers) == ["0"] * 4 + ["1"] * 2
+    assert {row["options"]["prefer_nhwc"] for row in found.providers} == {"1"}
 
 
 def test_nodes_that_fell_back_are_listed(cuda: StandIn) -> None:
@@ -122,6 +123,16 @@ def test_silent_fall_back_of_a_session_is_inconclusive(cuda: StandIn) -> None:
     found = verify()
     assert found.verdict == "inconclusive"
     assert found.messages[0] == f"NF204: cuda was not exercised: onnxruntime fell back to {CPU}"
+
+
+def test_reason_of_a_fall_back_is_what_onnxruntime_logged(cuda: StandIn) -> None:
+    cuda.providers = (CPU,)
+    cuda.logged = (
+        "2026-01-01 [E:onnxruntime:Default, bridge.cc:1 Get()] bridge.cc:2 [ONNXRuntimeError] : 1 : FAIL : "
+        "Failed to load library: libcublasLt.so.13\n[m\n2026-01-01 [W:onnxruntime:Default] Require cuDNN"
+    )
+    (message, *_) = verify().messages
+    assert message.endswith(f"fell back to {CPU}: Failed to load library: libcublasLt.so.13")
 
 
 def test_original_runs_three_times_and_its_variation_widens_the_bound(cuda: StandIn) -> None:

@@ -11,9 +11,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from normfold.errors import InputError
-from normfold.verification import VerifyOptions
-from normfold.verification.runtime import CPU, Runtime, RuntimeCrashed, RuntimeRefused, provider_name
+from normfold.verification.execution_providers import CPU
+from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused
 
 pytest.importorskip("onnxruntime")
 
@@ -111,13 +110,6 @@ def test_time_limit(tmp_path: Path) -> None:
         session = runtime.open(saved(tmp_path / "m.onnx", ENDLESS), CPU, optimize=False)
         with pytest.raises(RuntimeCrashed, match="no answer within 2 s"):
             runtime.run(session, {"x": np.zeros((2, 3), np.float32)})
-
-
-def test_provider_names() -> None:
-    assert provider_name("CUDA") == "CUDAExecutionProvider"
-    assert provider_name("XExecutionProvider") == "XExecutionProvider"
-    with pytest.raises(InputError, match="no execution provider is named 'gpu'"):
-        VerifyOptions(providers=("cpu", "gpu"))
 
 
 def test_files_vanish_with_the_runtime(tmp_path: Path) -> None:

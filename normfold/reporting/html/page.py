@@ -211,7 +211,7 @@ def _providers(report: Report) -> str:
 def _assignment(row: Mapping[str, Any]) -> str:
     parts = [f"{count} on {name}" for name, count in (row.get("assigned") or {}).items()]
     if row.get("fallbacks"):
-        parts.append(f"elsewhere: {', '.join(row['fallbacks'])}")
+        parts.append(f"elsewhere: {phrases.operators(row['fallbacks'])}")
     if row.get("tf32"):
         worst = ", ".join(f"{name} {phrases.number(error)}" for name, error in row["tf32"].items())
         parts.append(f"with TF32, errors of {worst}")
