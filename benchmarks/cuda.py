@@ -24,9 +24,9 @@ from normfold.benchmarking import BenchOptions
 from normfold.commands.bench import bench
 from normfold.errors import Inconclusive, NormfoldError
 from normfold.reporting.report import Report
-from normfold.verification.execution_providers import CUDA, provider_name, short_name
+from normfold.runtime.client import Runtime, write_model
+from normfold.runtime.execution_providers import CUDA, provider_name, short_name
 from normfold.verification.providers import run_model
-from normfold.verification.runtime import Runtime, write_model
 
 NHWC: Mapping[str, str] = {"prefer_nhwc": "1"}
 FORMS = ("ms-groupnorm", "instancenorm-bn", "layernorm", "native")

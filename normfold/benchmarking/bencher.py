@@ -13,18 +13,18 @@ from normfold.benchmarking.timing import time_pair
 from normfold.errors import Inconclusive, InputError
 from normfold.loading import Source
 from normfold.reporting.report import Finding, Measurement, Report
-from normfold.verification import parse_image_options
-from normfold.verification.execution_providers import (
+from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, write_model
+from normfold.runtime.execution_providers import (
     CPU,
     ProviderOptions,
     options_by_provider,
     provider_name,
     short_name,
 )
+from normfold.verification import parse_image_options
 from normfold.verification.inputs import Arrays, InputSpec, signature
 from normfold.verification.options import DataSource, VerifyOptions
 from normfold.verification.providers import run_model
-from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, write_model
 from normfold.verification.selection import Unaccepted, select
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from normfold.verification.execution_providers import CUDA
-from normfold.verification.runtime import RuntimeCrashed, RuntimeRefused
+from normfold.runtime.client import RuntimeCrashed, RuntimeRefused
+from normfold.runtime.execution_providers import CUDA
+from normfold.runtime.processes import command
 
 ROUND_SECONDS = 0.01
 """What a round of one model should take at least: far above the resolution of clocks."""
@@ -81,11 +81,9 @@ def time_pair(
         "warmup_seconds": WARMUP_SECONDS,
         "round_seconds": ROUND_SECONDS,
     }
-    # -P: the folder of the script holds modules that must not shadow top-level ones.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("timing_child.py"))]
     try:
         done = subprocess.run(
-            command,
+            command("timing"),
             input=json.dumps(request),
             capture_output=True,
             text=True,

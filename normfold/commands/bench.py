@@ -10,8 +10,8 @@ from normfold.errors import MissingDependency
 from normfold.loading import ModelLike
 from normfold.progress import Progress
 from normfold.reporting.report import Report
-from normfold.verification.execution_providers import provider_name
-from normfold.verification.runtime import Runtime, onnxruntime_installed
+from normfold.runtime.client import Runtime, onnxruntime_installed
+from normfold.runtime.execution_providers import provider_name
 
 
 def bench(

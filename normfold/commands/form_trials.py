@@ -19,11 +19,11 @@ from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
 from normfold.reporting.report import Finding, Report
 from normfold.rewriting.norm_forms.alone import norm_alone
-from normfold.verification.execution_providers import CPU, CUDA, ProviderOptions, short_name
+from normfold.runtime.client import Runtime, onnxruntime_installed, write_model
+from normfold.runtime.execution_providers import CPU, CUDA, ProviderOptions, short_name
 from normfold.verification.inputs import Arrays
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import run_model
-from normfold.verification.runtime import Runtime, onnxruntime_installed, write_model
 from normfold.verification.stability import excess_rounding
 
 RATIOS = (100.0, 10.0, 0.0)

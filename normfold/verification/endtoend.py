@@ -11,10 +11,11 @@ from normfold.errors import InputError
 from normfold.evaluation import EvaluationFailed, Evaluator, NotCovered
 from normfold.evaluation.nodes import Precision
 from normfold.reporting.report import Verification
+from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, Session, write_model
+from normfold.runtime.execution_providers import CPU
 from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
 from normfold.verification.decisions import Cut, cut_model, find_cut, find_hidden, saturates, tapped
-from normfold.verification.execution_providers import CPU
 from normfold.verification.failure import parts_at, save_failure
 from normfold.verification.graph_index import GraphIndex, first_output, is_random
 from normfold.verification.headtohead import HeadToHead, Remark
@@ -26,7 +27,6 @@ from normfold.verification.options import VerifyOptions
 from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
 from normfold.verification.providers import Outcome, opened, run_model, strict_options
 from normfold.verification.reference import OverBudget, Reference, Watch, observe
-from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, Session, write_model
 from normfold.verification.selection import Selection, Unaccepted, select
 from normfold.verification.untaken import conditions, inverted, same_branches, untaken
 

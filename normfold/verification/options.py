@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import InputError
-from normfold.verification.execution_providers import (
+from normfold.runtime.execution_providers import (
     CUDA,
     ProviderOptions,
     options_by_provider,

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from normfold.evaluation import Evaluator
 from normfold.evaluation.nodes import Precision
+from normfold.runtime.client import Runtime, write_model
 from normfold.verification.decisions import tapped
 from normfold.verification.inputs import Arrays
 from normfold.verification.locate import measure
@@ -18,7 +19,6 @@ from normfold.verification.noise import noisy_batches, noisy_models, with_initia
 from normfold.verification.options import VerifyOptions
 from normfold.verification.providers import strict_options
 from normfold.verification.reference import Watch, moved_weights
-from normfold.verification.runtime import Runtime, write_model
 
 
 class RuntimeProbe:

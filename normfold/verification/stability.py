@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from normfold.reporting.report import Verification
+from normfold.runtime.client import Runtime, write_model
 from normfold.verification.headtohead import HeadToHead
 from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger
 from normfold.verification.options import VerifyOptions
-from normfold.verification.runtime import Runtime, write_model
 
 
 def excess_rounding(

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from normfold.runtime.client import Runtime
 from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
 from normfold.verification.providers import Outcome, run_model
 from normfold.verification.reference import Reference, largest_change
 from normfold.verification.rounding import ulp
-from normfold.verification.runtime import Runtime
 
 DISTRUST = 64.0
 """Where onnxruntime is this many times further from the float64 evaluation than the same evaluator in the

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import InlinePass
 
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
+from normfold.runtime.client import Runtime, onnxruntime_installed, write_model
 from normfold.verification.algebra import prove_fold
 from normfold.verification.blas import single_threaded
 from normfold.verification.endtoend import EndToEnd
@@ -21,7 +22,6 @@ from normfold.verification.locate import sentence
 from normfold.verification.located_proof import described_proof, save_proof
 from normfold.verification.options import ModelSource, VerifyOptions
 from normfold.verification.region_proof import Proof, Refold, RegionProver
-from normfold.verification.runtime import Runtime, onnxruntime_installed, write_model
 
 NAMES_SHOWN = 6
 """Values that one sentence names; the report has them all."""

@@ -18,8 +18,8 @@ from normfold.benchmarking import BenchOptions, timing
 from normfold.benchmarking.timing import time_pair
 from normfold.commands.bench import bench
 from normfold.errors import Inconclusive, InputError
-from normfold.verification.execution_providers import CPU
-from normfold.verification.runtime import RuntimeCrashed, RuntimeRefused
+from normfold.runtime.client import RuntimeCrashed, RuntimeRefused
+from normfold.runtime.execution_providers import CPU
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 QUICK = BenchOptions(threads=1, rounds=5)

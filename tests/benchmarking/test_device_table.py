@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from benchmarks import cuda
-from normfold.verification.execution_providers import CPU, CUDA
+from normfold.runtime.execution_providers import CPU, CUDA
 from tests.verification.conftest import ConvBatchNorm
 
 onnxruntime = pytest.importorskip("onnxruntime")

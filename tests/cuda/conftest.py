@@ -9,7 +9,7 @@ import pytest
 def on_a_device() -> None:
     pytest.importorskip("onnxruntime")
     from benchmarks.cuda import obstacle
-    from normfold.verification.execution_providers import CUDA
+    from normfold.runtime.execution_providers import CUDA
 
     missing = obstacle(CUDA)
     if missing is not None:

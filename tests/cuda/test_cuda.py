@@ -5,8 +5,8 @@ from __future__ import annotations
 from normfold.benchmarking import BenchOptions
 from normfold.commands.bench import bench
 from normfold.reporting.report import Verification
+from normfold.runtime.execution_providers import CUDA
 from normfold.verification import VerifyOptions, verify_models
-from normfold.verification.execution_providers import CUDA
 from tests.verification.conftest import ConvBatchNorm
 
 

@@ -10,7 +10,7 @@ import normfold
 from benchmarks.cuda import FORMS, NHWC, write_unet
 from normfold.benchmarking import BenchOptions
 from normfold.commands.bench import bench
-from normfold.verification.execution_providers import CUDA
+from normfold.runtime.execution_providers import CUDA
 
 OF_NORMS = {
     "GroupNorm",

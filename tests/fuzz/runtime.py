@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 import onnx
 
-from normfold.verification.execution_providers import CPU
-from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused, Session
+from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, Session
+from normfold.runtime.execution_providers import CPU
 
 __all__ = ["InRuntime", "RuntimeCrashed", "RuntimeRefused"]
 

@@ -10,8 +10,8 @@ import pytest
 
 import normfold.verification.verify as verify_module
 from normfold.evaluation import DeadlineExceeded, Evaluator, deadline
+from normfold.runtime.client import Runtime, RuntimeCrashed
 from normfold.verification import VerifyOptions, blas, verify_models
-from normfold.verification.runtime import Runtime, RuntimeCrashed
 from tests.verification.conftest import ConvBatchNorm, model_of
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'

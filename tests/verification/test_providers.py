@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from normfold.reporting.report import Verification
+from normfold.runtime.client import Runtime, Session
+from normfold.runtime.execution_providers import CPU, CUDA
 from normfold.verification import VerifyOptions, verify_models
-from normfold.verification.execution_providers import CPU, CUDA
-from normfold.verification.runtime import Runtime, Session
 from tests.verification.conftest import ConvBatchNorm
 
 pytest.importorskip("onnxruntime")
@@ -125,14 +125,26 @@ def test_silent_fall_back_of_a_session_is_inconclusive(cuda: StandIn) -> None:
     assert found.messages[0] == f"NF204: cuda was not exercised: onnxruntime fell back to {CPU}"
 
 
-def test_reason_of_a_fall_back_is_what_onnxruntime_logged(cuda: StandIn) -> None:
-    cuda.providers = (CPU,)
-    cuda.logged = (
-        "2026-01-01 [E:onnxruntime:Default, bridge.cc:1 Get()] bridge.cc:2 [ONNXRuntimeError] : 1 : FAIL : "
-        "Failed to load library: libcublasLt.so.13\n[m\n2026-01-01 [W:onnxruntime:Default] Require cuDNN"
-    )
+@pytest.mark.parametrize(
+    ("logged", "reason"),
+    [
+        (
+            "2026-01-01 [E:onnxruntime:Default, bridge.cc:1 Get()] bridge.cc [ONNXRuntimeError] : 1 : FAIL : "
+            "Failed to load library: libcublasLt.so.13\n[m\n2026-01-01 [W:onnxruntime:Default] Require cuDNN",
+            "Failed to load library: libcublasLt.so.13",
+        ),
+        (
+            "*** EP Error ***\nEP Error /src/cuda_call.cc:154 Status CudaCall(T, int) [with T = cudaError] "
+            "CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; line=355 ;\n\nFalling back to",
+            "CUDA failure 100: no CUDA-capable device is detected",
+        ),
+        ("EP Error Unknown provider option: x\n when using\n", "Unknown provider option: x"),
+    ],
+)
+def test_reason_of_a_fall_back_is_what_onnxruntime_said(cuda: StandIn, logged: str, reason: str) -> None:
+    cuda.providers, cuda.logged = (CPU,), logged
     (message, *_) = verify().messages
-    assert message.endswith(f"fell back to {CPU}: Failed to load library: libcublasLt.so.13")
+    assert message.endswith(f"fell back to {CPU}: {reason}")
 
 
 def test_original_runs_three_times_and_its_variation_widens_the_bound(cuda: StandIn) -> None:

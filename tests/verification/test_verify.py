@@ -15,8 +15,8 @@ import normfold.verification.verify as verify_module
 from normfold.commands.verify import verify as verify_files
 from normfold.errors import InputError
 from normfold.reporting.report import Verification
+from normfold.runtime.client import Runtime
 from normfold.verification import VerifyOptions, verify_fold, verify_models
-from normfold.verification.runtime import Runtime
 from tests.verification.conftest import ConvBatchNorm, Pair, model_of, no_refold
 
 pytest.importorskip("onnxruntime")

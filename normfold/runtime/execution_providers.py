@@ -8,12 +8,13 @@ from normfold.errors import InputError
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 
 PROVIDERS = {
     "cpu": CPU,
     "cuda": CUDA,
-    "tensorrt": "TensorrtExecutionProvider",
-    "trt": "TensorrtExecutionProvider",
+    "tensorrt": TENSORRT,
+    "trt": TENSORRT,
     "rocm": "ROCMExecutionProvider",
     "migraphx": "MIGraphXExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from normfold.errors import InputError
+from normfold.runtime.execution_providers import options_by_provider, provider_name, short_name
 from normfold.verification import VerifyOptions
-from normfold.verification.execution_providers import options_by_provider, provider_name, short_name
 
 
 def test_short_and_full_names() -> None:

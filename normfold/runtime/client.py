@@ -1,5 +1,4 @@
-"""onnxruntime at arm's length: sessions live in a child process, so that a crash or a hang there ends nothing
-here."""
+"""Sessions of onnxruntime in a child process, asked over its standard input."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ import json
 import queue
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,12 +20,18 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from normfold.runtime.processes import command
 from normfold.scratch import ScratchFolder
 
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights above which a temporary model file keeps them beside it."""
 
-_LOGGED_ERROR = re.compile(r"\[E:onnxruntime.*\[ONNXRuntimeError\] : \d+ : \w+ : (.+)")
+_LOGGED_ERROR = re.compile(
+    r"\[E:onnxruntime.*\[ONNXRuntimeError\] : \d+ : \w+ : (?P<logged>.+)"
+    r"|^EP Error .*?(?P<cuda>CUDA failure \d+: [^;]+)"
+    r"|^EP Error (?P<other>.+)"
+)
+"""Why onnxruntime gave a provider up: what its library logged, or the error that its package caught."""
 
 T = TypeVar("T")
 
@@ -115,11 +119,9 @@ class Runtime:
             return
         self._stop()
         self._generation += 1
-        script = Path(__file__).with_name("runtime_child.py")
-        # -P: the folder of the script holds modules of the package, which must not shadow top-level ones.
         with (self.folder / "stderr.txt").open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(script)],
+                command("serving"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -286,9 +288,8 @@ class Runtime:
         return f"the process ended with {how}" + (f": {last[:200]}" if last else "")
 
     def _last_logged_error(self) -> str:
-        """What follows ``… [ONNXRuntimeError] : code : category :`` in onnxruntime's log."""
         found = (_LOGGED_ERROR.search(line) for line in reversed(self._printed()))
-        return next((match[1].strip()[:300] for match in found if match), "")
+        return next((match[match.lastgroup or 0].strip()[:300] for match in found if match), "")
 
     def _printed(self) -> list[str]:
         return (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").split("\n")

@@ -11,8 +11,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from normfold.verification.execution_providers import CPU
-from normfold.verification.runtime import Runtime, RuntimeCrashed, RuntimeRefused
+from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused
+from normfold.runtime.execution_providers import CPU
 
 pytest.importorskip("onnxruntime")
 

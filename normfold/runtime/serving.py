@@ -1,8 +1,7 @@
 """The process that holds onnxruntime: loads sessions and runs them on request, one JSON line per request and
 answer.
 
-Runs as a script, not as part of the package, so that it starts without importing anything but numpy and
-onnxruntime. Arrays travel in ``.npz`` files, keyed ``arr_0``, ``arr_1``, … in the order of the request's or
+Arrays travel in ``.npz`` files, keyed ``arr_0``, ``arr_1``, … in the order of the request's or
 the answer's names.
 
 Requests:
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-CPU = "CPUExecutionProvider"
+from normfold.runtime.opening import open_session
 
 
 class Sessions:
@@ -58,10 +57,7 @@ class Sessions:
         settings.graph_optimization_level = (
             levels.ORT_ENABLE_ALL if request["optimize"] else levels.ORT_DISABLE_ALL
         )
-        wanted: list[Any] = [(provider, request["options"])]
-        if provider != CPU:
-            wanted.append(CPU)
-        session = ort.InferenceSession(request["model"], settings, providers=wanted)
+        session = open_session(request["model"], settings, provider, request["options"])
         self._sessions[request["session"]] = session
         return {
             "providers": session.get_providers(),
@@ -131,7 +127,3 @@ def main() -> None:
             answer = {"ok": False, "error": text[:500]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()

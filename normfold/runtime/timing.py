@@ -1,6 +1,6 @@
 """The process that times two models: nothing but numpy and onnxruntime in it, both sessions side by side.
 
-Runs as a script. Standard input holds one JSON request, standard output takes one JSON answer:
+Standard input holds one JSON request, standard output takes one JSON answer:
 
     ``{"models": [path, path], "provider": name, "options": {…}, "device": name or null, "feeds": file,
     "names": […], "threads": n, "rounds": n, "warmup_seconds": s, "round_seconds": s}``
@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-CPU = "CPUExecutionProvider"
+from normfold.runtime.opening import open_session
+
 _LONGEST_ROUND = 1000
 
 Run = Callable[[], object]
@@ -69,11 +70,7 @@ def _prepared(model: str, arrays: list[np.ndarray], request: dict[str, Any], dev
     # Spinning thread pools of two sessions disturb each other.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.intra_op_num_threads = request["threads"]
-    provider = request["provider"]
-    providers: list[Any] = [(provider, request["options"])]
-    if provider != CPU:
-        providers.append(CPU)
-    session = ort.InferenceSession(model, settings, providers=providers)
+    session = open_session(model, settings, request["provider"], request["options"])
     if device is None:
         feeds = dict(zip(request["names"], arrays, strict=True))
         return lambda: session.run(None, feeds)
@@ -101,7 +98,3 @@ def main() -> None:
         answer = {"ok": False, "error": (" ".join(str(error).split()) or type(error).__name__)[:500]}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
-
-
-if __name__ == "__main__":
-    main()
