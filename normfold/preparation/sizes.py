@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -32,6 +32,14 @@ class Size:
 
     def __mul__(self, other: Size) -> Size:
         return _size(self.factor * other.factor, Counter(dict(self.symbols)) + Counter(dict(other.symbols)))
+
+    def resolved(self, known: Mapping[Hashable, Size]) -> Size:
+        """The same with each symbol that is known as what it is."""
+        result = Size(self.factor)
+        for symbol, power in self.symbols:
+            for _ in range(power):
+                result = result * known.get(symbol, Size.symbol(symbol))
+        return result
 
     def divided_by(self, other: Size) -> Size | None:
         """The exact quotient, ``None`` where it is not provably an integer of this form."""

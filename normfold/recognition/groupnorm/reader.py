@@ -12,7 +12,7 @@ from normfold.preparation.node_view import NodeView
 from normfold.preparation.shape_expressions import sizes
 from normfold.preparation.sizes import Size
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.groupnorm.counts import count_of
+from normfold.recognition.groupnorm.counts import Counts
 from normfold.recognition.groupnorm.frame import Laid, NotRead, base_view, repeats, sizes_of_view, uncut
 from normfold.recognition.groupnorm.terms import Expression, Monomial, Statistics, product, total
 
@@ -42,6 +42,7 @@ class Reader:
         self.statistics = Statistics()
         self.known: dict[ir.Value, Expression] = {base: Expression(self.view, {_BASE: Laid.number(1.0)})}
         self.aliases: dict[Hashable, Size] = {}
+        self._counts = Counts(workspace, self.statistics, self.aliases)
         self._own = {symbol for size in sizes_of_view(self.view) for symbol in size.symbols}
 
     def note(self, value: ir.Value, expression: Expression) -> None:
@@ -56,11 +57,7 @@ class Reader:
 
     def resolved(self, size: Size) -> Size:
         """A size in terms of those of the base value, as far as they are known."""
-        result = Size(size.factor)
-        for symbol, power in size.symbols:
-            for _ in range(power):
-                result = result * self.aliases.get(symbol, Size.symbol(symbol))
-        return result
+        return size.resolved(self.aliases)
 
     def expression(self, node: NodeView, slot: int) -> Expression:
         """The sum that an operand is."""
@@ -84,8 +81,7 @@ class Reader:
         if value is not None and value in self.known:
             return self.expression(node, slot)
         if value is not None and not node.is_constant(slot):
-            counted = count_of(node, slot, self)
-            return Expression((), counted)
+            return Expression((), self._counts.read(node, slot))
         return self.constant(node, slot)
 
     def parameter(self, node: NodeView, slot: int) -> Array64:
