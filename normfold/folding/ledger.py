@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from normfold.planning.cost import Elements, is_bias, passes
+from normfold.affine import Affine
+from normfold.planning.cost import Elements, is_bias, is_per_channel, passes
 from normfold.planning.plan import Plan
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.virtual import SiteRecord, virtual
@@ -100,11 +101,17 @@ class Ledger:
         before, after = Elements(), Elements()
         y = plan.site.outputs[0]
         from_batchnorm = content.batchnorm is not None
-        before.add(self._workspace.dims(y), passes(content.affine, from_batchnorm=from_batchnorm))
+
+        def add(cost: Elements, value: ir.Value, affine: Affine, *, own: bool) -> None:
+            per_channel = is_per_channel(value, self._workspace, content)
+            times = passes(affine, from_batchnorm=from_batchnorm and own, per_channel=per_channel)
+            cost.add(self._workspace.dims(value), times)
+
+        add(before, y, content.affine, own=True)
         for deposit in plan.deposits:
-            after.add(self._workspace.dims(deposit.value), passes(deposit.affine))
+            add(after, deposit.value, deposit.affine, own=False)
         if plan.route.rest is not None:
-            after.add(self._workspace.dims(y), passes(plan.route.rest, from_batchnorm=from_batchnorm))
+            add(after, y, plan.route.rest, own=True)
         if before.number is None or after.number is None:
             return None
         return before.number, after.number

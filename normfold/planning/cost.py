@@ -10,6 +10,7 @@ from normfold.affine import Affine
 from normfold.planning.crossing import Crossing
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
+from normfold.recognition.virtual import VirtualAffine
 
 
 class Elements:
@@ -90,7 +91,7 @@ def is_bias(affine: Affine, value: ir.Value, workspace: Workspace) -> bool:
     )
 
 
-def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
+def passes(affine: Affine, *, from_batchnorm: bool = False, per_channel: bool = False) -> int:
     """Elementwise passes over the value that the affine takes when it is spelled out (docs/decisions/0004).
 
     One for a scale or a shift alone, or for both in a BatchNormalization; two otherwise.
@@ -98,20 +99,31 @@ def passes(affine: Affine, *, from_batchnorm: bool = False) -> int:
     if affine.is_identity:
         return 0
     both = affine.has_scale and affine.has_shift
-    return 2 if both and not fits_batchnorm(affine, from_batchnorm=from_batchnorm) else 1
+    fits = fits_batchnorm(affine, from_batchnorm=from_batchnorm, per_channel=per_channel)
+    return 2 if both and not fits else 1
 
 
-def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False) -> bool:
+def fits_batchnorm(affine: Affine, *, from_batchnorm: bool = False, per_channel: bool = False) -> bool:
     """Whether one BatchNormalization says it best: scale and shift per channel, axis 1.
 
-    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. On rank
-    2 the channel axis is the last one too, where Mul and Add are what runtimes look for.
+    ``from_batchnorm``: one that was a BatchNormalization stays one, were its constants all equal. So is
+    what is ``per_channel``: were it dearer with equal numbers, it would be cheaper once they are rounded.
+    On rank 2 the channel axis is the last one too, where Mul and Add are what runtimes look for.
     """
     if affine.rank < 2 or not affine.has_scale:
         return False
     if from_batchnorm:
         return set(affine.axes) <= {1}
-    return affine.has_shift and affine.axes == (1,) and affine.rank > 2
+    if affine.rank == 2 or not affine.has_shift:
+        return False
+    return affine.axes == (1,) or (per_channel and not affine.axes)
+
+
+def is_per_channel(value: ir.Value, workspace: Workspace, *made_of: VirtualAffine) -> bool:
+    """Whether what is made of these affines is thought of as varying on ``value``, of so many channels."""
+    dims = workspace.dims(value)
+    counted = dims is not None and len(dims) > 1 and isinstance(dims[1], int)
+    return counted and any(content.varies for content in made_of)
 
 
 # How many elementwise passes slower it makes the node (docs/decisions/0007).

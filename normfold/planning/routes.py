@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from normfold.affine import Affine
 from normfold.planning.balance import Balance, Toll, TooDear
-from normfold.planning.cost import passes
 from normfold.planning.crossing import Table
 from normfold.planning.plan import Plan, Route, Walk
 from normfold.planning.ranges import check_affine, check_ranges, check_sums, safe_shift
@@ -18,7 +17,7 @@ from normfold.planning.sideways import walk_sideways
 from normfold.planning.walk import walk_backward, walk_forward
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
-from normfold.recognition.virtual import VirtualAffine, is_virtual, virtual
+from normfold.recognition.virtual import is_virtual, virtual
 from normfold.refusal import Refused
 
 # What says least about a site: used only when no other refusal is at hand.
@@ -35,7 +34,7 @@ class _Candidate:
     @property
     def pays(self) -> bool:
         """Whether it takes a node away at no higher cost, or lowers the cost."""
-        if self.is_complete and _shortens(self.plan):
+        if self.is_complete and self.cost.shortens:
             return self.cost.after.at_most(self.cost.before)
         return self.cost.after.below(self.cost.before)
 
@@ -235,19 +234,6 @@ def _require_apart(walks: list[Walk]) -> None:
     twice = next((node for node, times in met.items() if times > 1), None)
     if twice is not None:
         raise Refused("NF119", f"{twice.op_type} {twice.outputs[0].name!r} is asked twice")
-
-
-def _shortens(plan: Plan) -> bool:
-    """Whether a plan without leftovers takes fewer nodes: two scalars that meet may be two nodes still."""
-    composed = [(virtual(node), affine) for walk in plan.walks for node, affine in walk.composed.items()]
-    before = sum(
-        _nodes(content, content.affine) for content in (virtual(plan.site), *(c for c, _ in composed))
-    )
-    return sum(_nodes(content, affine) for content, affine in composed) < before
-
-
-def _nodes(content: VirtualAffine, affine: Affine) -> int:
-    return passes(affine, from_batchnorm=content.batchnorm is not None)
 
 
 def is_kept(node: ir.Node, keep: frozenset[str]) -> bool:

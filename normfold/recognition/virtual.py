@@ -52,6 +52,7 @@ class VirtualAffine:
         touched: whether ``affine`` differs from what ``spelling`` says.
         kernel_axis: the axis, from the end, of the scale and shift that it is of a kernel which runtimes
             recognise by them; ``None`` where it is of none.
+        varied: whether it has been made of an affine that varied along one axis.
     """
 
     affine: Affine
@@ -61,6 +62,12 @@ class VirtualAffine:
     records: list[SiteRecord] = field(default_factory=list)
     touched: bool = False
     kernel_axis: int | None = None
+    varied: bool = False
+
+    @property
+    def varies(self) -> bool:
+        """Whether it varies along one axis, or might, were the numbers other ones that it is made of."""
+        return self.varied or len(self.affine.axes) == 1 or self.batchnorm is not None
 
     @property
     def anchored(self) -> bool:

@@ -26,6 +26,7 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
             _edit(node, crossing, workspace)
         for node, affine in walk.composed.items():
             content = virtual(node)
+            content.varied = content.varies or virtual(plan.site).varies
             content.affine, content.touched = affine, True
             content.records.extend(r for r in virtual(plan.site).records if r not in content.records)
             changed.append(node)
@@ -55,6 +56,7 @@ def apply_plan(plan: Plan, workspace: Workspace) -> list[ir.Node]:
         )
     else:
         content = virtual(plan.site)
+        content.varied = content.varies
         content.affine, content.touched = plan.route.rest, True
         changed.append(plan.site)
         if plan.route.ahead is not None:
@@ -120,9 +122,9 @@ def _put(deposit: Deposit, plan: Plan, workspace: Workspace) -> ir.Node:
     source = deposit.value
     output = ir.Value(shape=source.shape, type=source.type)
     workspace.shapes.copy(source, output)
-    node = make_virtual(
-        source, output, VirtualAffine(deposit.affine, records=list(virtual(plan.site).records), touched=True)
-    )
+    site = virtual(plan.site)
+    content = VirtualAffine(deposit.affine, records=list(site.records), touched=True, varied=site.varies)
+    node = make_virtual(source, output, content)
     _insert(node, source, deposit.uses, workspace)
     graph = node.graph
     assert graph is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from normfold.affine import Array64, vector
-from normfold.planning.cost import fits_batchnorm
+from normfold.affine import Affine, Array64, vector
+from normfold.planning.cost import fits_batchnorm, is_per_channel
 from normfold.planning.ranges import fits
 from normfold.preparation.constant64 import Constant64
 from normfold.preparation.workspace import Workspace
@@ -21,9 +21,9 @@ def lower(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
     """Replace one virtual node by ONNX nodes, which are returned."""
     content = virtual(node)
     if not content.touched:
-        return _restore(node, content)
+        return _restore(node, content, workspace)
     if content.affine.is_identity:
-        return _vanish(node)
+        return _vanish(node, workspace)
     if _is_batchnorm(node, workspace):
         return _as_batchnorm(node, content, workspace)
     return _as_arithmetic(node, content, workspace)
@@ -44,12 +44,16 @@ def _is_batchnorm(node: ir.Node, workspace: Workspace) -> bool:
         dtype = workspace.shapes.dtype(node.outputs[0])
         if dtype == ir.DataType.BFLOAT16:
             return False
+    x = node.inputs[0]
+    assert x is not None
     return not content.anchored and fits_batchnorm(
-        content.affine, from_batchnorm=content.batchnorm is not None
+        content.affine,
+        from_batchnorm=content.batchnorm is not None,
+        per_channel=is_per_channel(x, workspace, content),
     )
 
 
-def _restore(node: ir.Node, content: VirtualAffine) -> list[ir.Node]:
+def _restore(node: ir.Node, content: VirtualAffine, workspace: Workspace) -> list[ir.Node]:
     """The original nodes, object for object; only what feeds the first may have been renamed."""
     for member, inputs in zip(content.spelling, content.inputs, strict=True):
         for slot, value in enumerate(inputs):
@@ -59,17 +63,17 @@ def _restore(node: ir.Node, content: VirtualAffine) -> list[ir.Node]:
     assert graph is not None
     for member in content.spelling:
         graph.insert_before(node, member)
-    _take_over(node, content.spelling[-1].outputs[0])
+    _take_over(node, content.spelling[-1].outputs[0], workspace)
     return list(content.spelling)
 
 
-def _vanish(node: ir.Node) -> list[ir.Node]:
+def _vanish(node: ir.Node, workspace: Workspace) -> list[ir.Node]:
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
     if y.is_graph_output():
         identity = ir.Node("", "Identity", [x], num_outputs=1)
         node.prepend(identity)
-        _take_over(node, identity.outputs[0])
+        _take_over(node, identity.outputs[0], workspace)
         return [identity]
     y.replace_all_uses_with(x)
     _remove(node)
@@ -91,7 +95,7 @@ def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -
     epsilon = epsilon_of(member)
     dtype = workspace.constants.dtype_of(old_scale if old_scale is not None else y)
     affine = content.affine
-    size = mean.size if mean is not None else max(affine.scale.size, affine.shift.size)
+    size = _channels(affine, x, workspace) if mean is None else mean.size
 
     def parameter(values: Array64, stem: str, old: ir.Value | None = None) -> ir.Value:
         name = old.name if old is not None and old.name else f"{y.name}_{stem}"
@@ -116,8 +120,14 @@ def _as_batchnorm(node: ir.Node, content: VirtualAffine, workspace: Workspace) -
     for slot, operand in enumerate(operands):
         member.replace_input_with(slot, operand)
     graph.insert_before(node, member)
-    _take_over(node, member.outputs[0])
+    _take_over(node, member.outputs[0], workspace)
     return [member]
+
+
+def _channels(affine: Affine, x: ir.Value, workspace: Workspace) -> int:
+    """The size of axis 1; one that shape inference does not know is that of constants on it."""
+    channels = (workspace.dims(x) or (None, None))[1]
+    return channels if isinstance(channels, int) else max(affine.scale.size, affine.shift.size)
 
 
 def _plain_batchnorm(workspace: Workspace) -> ir.Node:
@@ -151,7 +161,7 @@ def _as_arithmetic(node: ir.Node, content: VirtualAffine, workspace: Workspace) 
         nodes.append(made)
         source = made.outputs[0]
         source.name = workspace.fresh_name(f"{y.name}_{op_type.lower()}")
-    _take_over(node, source)
+    _take_over(node, source, workspace)
     return nodes
 
 
@@ -170,12 +180,13 @@ def _operand(values: Array64, workspace: Workspace, x: ir.Value) -> tuple[Array6
     return np.broadcast_to(values.reshape(values.shape[span]), full), {"axis": axes[0], "broadcast": 1}
 
 
-def _take_over(node: ir.Node, output: ir.Value) -> None:
+def _take_over(node: ir.Node, output: ir.Value, workspace: Workspace) -> None:
     """``output`` becomes what the virtual node produced: readers, name, annotations."""
     y = node.outputs[0]
     y.replace_all_uses_with(output, replace_graph_outputs=True)
     output.name = y.name
     output.shape, output.type, output.doc_string = y.shape, y.type, y.doc_string
+    workspace.shapes.copy(y, output)
     if y.metadata_props is not output.metadata_props:
         output.metadata_props.update(y.metadata_props)
     _remove(node)

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normfold.affine import Affine
-from normfold.planning.cost import Elements, fits_batchnorm, is_bias
+from normfold.planning.cost import Elements, fits_batchnorm, is_bias, is_per_channel, passes
 from normfold.preparation.workspace import Workspace
+from normfold.recognition.virtual import VirtualAffine
 
 Dims = tuple[int | str | None, ...]
 SYMBOLS = ("N", "H", "W")
@@ -123,3 +124,26 @@ def test_what_is_the_bias_of_a_matmul(affine: Affine, expected: bool) -> None:
 def test_a_batchnorm_that_varies_over_the_positions_is_none_any_more(axis: int) -> None:
     affine = Affine.on_axis(np.array([1.0, 2.0]), np.array([3.0, 4.0]), axis=axis, rank=4)
     assert fits_batchnorm(affine, from_batchnorm=True) is (axis == 1)
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+@pytest.mark.parametrize("scale", [np.array([2.0, 3.0]), np.array([2.0, 2.0])], ids=["per channel", "equal"])
+def test_equal_numbers_cost_no_more_than_others(rank: int, scale: np.ndarray) -> None:
+    """Else it would pay to bring together what only rounding tells apart."""
+    affine = Affine.on_axis(scale, 5.0, axis=1, rank=rank)
+    assert passes(affine, per_channel=True) == (2 if rank == 2 else 1)
+
+
+@pytest.mark.parametrize("channels", ["4", "C"])
+@pytest.mark.parametrize("shift", [np.arange(4.0), np.ones(4)], ids=["varies", "is one number"])
+def test_what_is_thought_of_as_per_channel(channels: str, shift: np.ndarray) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 20]>
+        g (float[2, {channels}, 5] x) => (float[2, {channels}, 5] y) {{ y = Relu (x) }}"""
+    )
+    working = ir.from_proto(model)
+    workspace, value = Workspace(working), working.graph.outputs[0]
+    content = VirtualAffine(Affine.on_axis(1.0, shift, axis=1, rank=3))
+    assert is_per_channel(value, workspace, content) is (channels == "4" and bool(shift[0] != shift[1]))
+    content.varied = True
+    assert is_per_channel(value, workspace, content) is (channels == "4")
