@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-from normfold.planning.branches import BranchMerge
+from normfold.affine import Array64, summed
+from normfold.planning.branches import BranchMerge, Term
 from normfold.preparation.constant64 import Constant64
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
@@ -45,7 +49,7 @@ def apply_merge(merge: BranchMerge, workspace: Workspace) -> tuple[ir.Node, list
     value = conv.outputs[0]
     value.name, value.type = workspace.fresh_name(stem), result.type
     workspace.shapes.copy(merge.like, value)
-    for count, term in enumerate(merge.others, 1):
+    for count, term in enumerate(_with_one_constant(merge, stem, graph, workspace), 1):
         step = ir.node("Add" if term.sign > 0 else "Sub", [value, term.value])
         root.prepend(step)
         workspace.place(step, workspace.position(root) + count * _STEP)
@@ -63,6 +67,28 @@ def apply_merge(merge: BranchMerge, workspace: Workspace) -> tuple[ir.Node, list
         graph.remove(node)
     value.name, value.doc_string = result.name, result.doc_string
     return conv, records
+
+
+def _with_one_constant(
+    merge: BranchMerge, stem: str, graph: ir.Graph, workspace: Workspace
+) -> Sequence[Term]:
+    """The other terms, their constants added up: one that may enlarge the sum is no affine, which would have
+    met the next. Where that is an outer product, all of them."""
+    arrays: list[Array64] = []
+    computed: list[Term] = []
+    for term in merge.others:
+        recipe = workspace.constants.recipe(term.value)
+        if recipe is None:
+            computed.append(term)
+        else:
+            arrays.append(term.sign * recipe.compute())
+    if len(arrays) < 2:
+        return merge.others
+    total = functools.reduce(summed, arrays)
+    if total.size > max(array.size for array in arrays):
+        return merge.others
+    constant = new_initializer(Constant64.of(total, merge.dtype), f"{stem}_shift", graph, workspace)
+    return [*computed, Term(constant, 1.0)]
 
 
 def _common(a: ir.Value, b: ir.Value, workspace: Workspace) -> Dims | None:

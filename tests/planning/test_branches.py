@@ -321,6 +321,33 @@ class TestMerges:
         outcome = check(net(check, body))
         outcome.gone("GlobalAveragePool", "Conv", "Tanh", "Tanh", "Add", "Add", "Sigmoid")
 
+    @pytest.mark.parametrize(
+        ("k", "other", "adds"),
+        [((5,), (4, 1, 5), 1), ((5,), (5,), 1), ((4, 1, 5), (), 1), ((5,), (5, 1), 2)],
+        ids=["one is larger", "the same axis", "a number", "an outer product"],
+    )
+    def test_constants_that_may_enlarge_the_sum_are_one(
+        self, check: Any, k: tuple[int, ...], other: tuple[int, ...], adds: int
+    ) -> None:
+        model = check.model(
+            """g (float[N, 4, H, W] x) => (float[N, 4, H, W] y) {
+                a = Conv (x, w) c = Conv (x, u) f = Add (a, k) r = Sub (o, c) t = Add (f, r) y = Sigmoid (t)
+            }""",
+            check.weights(w=(4, 4, 1, 1), u=(4, 4, 1, 1), k=k, o=other),
+        )
+        outcome = check(model, feeds={"x": check.weights(x=(2, 4, 5, 5))["x"]})
+        assert outcome.counts == {"Conv": 1, "Add": adds, "Sigmoid": 1}
+
+    def test_a_constant_that_both_branches_add_counts_twice(self, check: Any) -> None:
+        model = check.model(
+            """g (float[N, 4, H, W] x) => (float[N, 4, H, W] y) {
+                a = Conv (x, w) c = Conv (x, u) f = Add (a, k) r = Add (c, k) t = Add (f, r) y = Sigmoid (t)
+            }""",
+            check.weights(w=(4, 4, 1, 1), u=(4, 4, 1, 1), k=5),
+        )
+        outcome = check(model, feeds={"x": check.weights(x=(2, 4, 5, 5))["x"]})
+        assert outcome.counts == {"Conv": 1, "Add": 1, "Sigmoid": 1}
+
     def test_those_that_line_up_merge_and_the_others_stay(self, check: Any) -> None:
         """Depthwise 3×3 and 5×5 merge; a dense 1×1 beside them would make all of it dense."""
         body = """a = Conv <group = 4, pads = [1, 1, 1, 1]> (x, d)
