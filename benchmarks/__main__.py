@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("conversion", "cuda", "left", "peers", "scale", "scaling")
+NAMES = (
+    "calibrated_zoo",
+    "channel_norms",
+    "consistency_memory",
+    "conversion",
+    "cuda",
+    "groupnorm",
+    "left",
+    "peers",
+    "scale",
+    "scaling",
+)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Nets of the zoo, calibrated on some samples and judged on others: a fresh calibration is no finding.
 
-Run from the repository root: ``python -m benchmarks.calibrated_zoo [NAME …]``; takes some ten seconds of
+Run from the repository root: ``python -m benchmarks calibrated_zoo [NAME …]``; takes some ten seconds of
 processor time for a net. Prints one line per net: its layers, those that depart from the other samples,
 errors and warnings, and seconds. Exit 1 if there is an error or a warning.
 """
@@ -8,8 +8,8 @@ errors and warnings, and seconds. Exit 1 if there is an error or a warning.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +60,17 @@ def judge(name: str, images: int, seed: int) -> tuple[int, int, list[Finding]]:
     return len(report.layers), departing, [finding for finding in found if finding.severity != "info"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> int:
+    """Print the table."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks calibrated_zoo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", default=sorted(ZOO), metavar="NAME")
     parser.add_argument("--images", type=int, default=64, help="to calibrate on")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     worse = 0
     print(f"{'net':16} {'layers':>6} {'depart':>6} {'worse':>6} {'s':>6}")
     for name in given.names:
@@ -82,8 +85,4 @@ def main() -> None:
         for finding in found:
             print(f"    {finding.severity} {finding.code}: {finding.site}: {finding.message}", flush=True)
         worse += len(found)
-    sys.exit(1 if worse else 0)
-
-
-if __name__ == "__main__":
-    main()
+    return 1 if worse else 0

@@ -29,7 +29,7 @@ def conv_batchnorm_chain(length: int) -> ir.Model:
             helper.make_node("BatchNormalization", [f"c{i}", *statistics], [f"y{i}"]),
         ]
         last = f"y{i}"
-    shape = ["N", CHANNELS, 4, 4]
+    shape: list[str | int | None] = ["N", CHANNELS, 4, 4]
     graph = helper.make_graph(
         nodes,
         "chain",
@@ -60,7 +60,7 @@ def residual_chain(length: int) -> ir.Model:
             helper.make_node("Add", [last, f"n{i}"], [f"y{i}"]),
         ]
         last = f"y{i}"
-    shape = ["N", CHANNELS, 4, 4]
+    shape: list[str | int | None] = ["N", CHANNELS, 4, 4]
     graph = helper.make_graph(
         nodes,
         "residual",

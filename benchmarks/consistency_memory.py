@@ -1,6 +1,6 @@
 """Memory of ``consistency --data`` and ``calibrate`` against the number of images: it stays flat.
 
-Run from the repository root: ``python -m benchmarks.consistency_memory``. Images are drawn as they are
+Run from the repository root: ``python -m benchmarks consistency_memory``. Images are drawn as they are
 asked for, so the peak is that of the passes themselves. Prints one line per number of images: the peak of
 Python's and numpy's allocations in MiB, and seconds.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,15 @@ class Digits:
             yield {"images": (chosen + rng.normal(0, 0.01, chosen.shape)).astype(np.float32)}
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> int:
+    """Print the table."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks consistency_memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--images", type=int, nargs="+", default=[256, 1024, 4096, 16384])
-    counts: list[int] = parser.parse_args().images
+    counts: list[int] = parser.parse_args(arguments).images
     model = loading.load(MODEL).model
     data_findings(model, Digits(64))
     print(f"{'images':>8}  {'consistency':>20}  {'calibrate':>20}")
@@ -58,7 +61,4 @@ def main() -> None:
             cells.append(f"{tracemalloc.get_traced_memory()[1] / 2**20:8.2f} MiB {seconds:6.1f} s")
             tracemalloc.stop()
         print(f"{count:8d}  {cells[0]:>20}  {cells[1]:>20}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, source in _sources(given.models, Path(folder), given.minimum):
-            row = {"model": name, "bytes": source.stat().st_size}
+            row: dict[str, Any] = {"model": name, "bytes": source.stat().st_size}
             row |= {tool: _conversion(tool, source, Path(folder), given) for tool in tools}
             results.append(row)
             cells = (_cell(row[tool]) for tool in tools)
@@ -131,9 +131,9 @@ def _residual_network(path: Path) -> Path:
         tensors.append(onnx.numpy_helper.from_array(array.astype(np.float32), f"t{len(tensors)}"))
         return tensors[-1].name
 
-    def node(op_type: str, *inputs: str, **attributes: object) -> str:
+    def node(op_type: str, *inputs: str, **attributes: Any) -> str:
         nodes.append(oh.make_node(op_type, inputs, [f"v{len(nodes)}"], **attributes))
-        return nodes[-1].output[0]
+        return str(nodes[-1].output[0])
 
     def conv(x: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> str:
         weight = tensor(rng.standard_normal((outputs, inputs, kernel, kernel)) / (inputs * kernel**2) ** 0.5)

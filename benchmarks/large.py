@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,7 +41,7 @@ class _Builder:
         self.tensors.append(onnx.numpy_helper.from_array(array, name))
         return name
 
-    def node(self, op_type: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         result = f"v{len(self.nodes)}"
         self.nodes.append(oh.make_node(op_type, inputs, [result], **attributes))
         return result

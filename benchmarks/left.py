@@ -75,7 +75,9 @@ def exports(name: str) -> list[tuple[Exporter, bool]]:
 
 def render() -> str:
     """The page."""
-    rows, empty, seen = [], [], set()
+    rows: list[str] = []
+    empty: list[str] = []
+    seen: set[str] = set()
     for name in sorted(ZOO):
         found = {}
         for exporter, dynamic in exports(name):

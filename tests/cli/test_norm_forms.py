@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
-from benchmarks.groupnorm import source
+from models.single_norms import groupnorm
 
 Run = Any
 SHAPE = (2, 12, 16, 16)
@@ -18,7 +18,7 @@ SHAPE = (2, 12, 16, 16)
 @pytest.fixture
 def norm(tmp_path: Path) -> Path:
     path = tmp_path / "norm.onnx"
-    onnx.save(source("handwritten", SHAPE, 3), path)
+    onnx.save(groupnorm("handwritten", SHAPE, 3), path)
     return path
 
 

@@ -10,7 +10,7 @@ import onnx.helper as oh
 import onnx_ir as ir
 import pytest
 
-from benchmarks.groupnorm import source
+from models.single_norms import groupnorm
 from normfold import fold
 from normfold.commands.form_timing import Timed, ranked
 from normfold.commands.form_trials import FormTrials
@@ -25,7 +25,7 @@ SHIFTED = {"x": (np.random.default_rng(0).standard_normal(SHAPE) + 300).astype(n
 
 
 def model_of(kind: str) -> onnx.ModelProto:
-    return source(kind, SHAPE, 3)
+    return groupnorm(kind, SHAPE, 3)
 
 
 def sites(report: Report) -> list[tuple[str, str | None, str | None]]:

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from benchmarks.groupnorm import source
+from models.single_norms import groupnorm
 from normfold.folding import fold_model
 from normfold.options import FoldOptions
 
@@ -78,7 +78,7 @@ def test_they_are_not_given_to_an_affine_that_stays(check: Any) -> None:
 
 def test_mul_and_add_of_a_form_stay_if_they_cannot_leave() -> None:
     options = FoldOptions(fold_norm_affine=True, target="openvino")
-    folded = fold_model(ir.from_proto(source("handwritten", (2, 12, 4, 5), 3)), options)
+    folded = fold_model(ir.from_proto(groupnorm("handwritten", (2, 12, 4, 5), 3)), options)
     assert [node.op_type for node in folded.model.graph] == [
         "Reshape",
         "InstanceNormalization",

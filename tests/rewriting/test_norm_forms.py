@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from benchmarks.groupnorm import source
+from models.single_norms import groupnorm
 from normfold import fold
 from normfold.errors import InputError
 from normfold.evaluation import Evaluator
@@ -34,7 +34,7 @@ CORES = {
 
 
 def model_of(kind: str, shape: tuple[int, ...] = SHAPE, groups: int = 3) -> onnx.ModelProto:
-    return source(kind, shape, groups)
+    return groupnorm(kind, shape, groups)
 
 
 def folded(model: onnx.ModelProto, **options: str) -> Folded:

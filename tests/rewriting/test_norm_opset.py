@@ -9,8 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from benchmarks.channel_norms import layernorm_over_channels
-from benchmarks.groupnorm import source
+from models.single_norms import groupnorm, layernorm_over_channels
 from normfold import fold
 from normfold.folding import Folded, fold_model
 from normfold.folding.norm_step import NormStep
@@ -22,7 +21,7 @@ SHAPE = (2, 12, 4, 5)
 
 def model_at(opset: int, *more: onnx.NodeProto, kind: str = "exported") -> onnx.ModelProto:
     """GroupNorm ``y``, at opset 18 or later, with nodes behind that make ``z`` of it."""
-    model = source(kind, SHAPE, 3)
+    model = groupnorm(kind, SHAPE, 3)
     model.opset_import[0].version = opset
     model.ir_version = 8
     if more:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from benchmarks.channel_norms import EPSILON, layernorm_over_channels, rmsnorm
+from models.single_norms import EPSILON, layernorm_over_channels, rmsnorm
 from normfold import fold
 from normfold.evaluation import Evaluator
 from normfold.folding import fold_model
