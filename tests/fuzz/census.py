@@ -15,7 +15,7 @@ from normfold.codes.fold import FOLD_CODES
 from normfold.folding import folder
 from normfold.planning.operators import TABLE
 from normfold.planning.plan import Walk
-from tests.conftest import nodes_of
+from tests.checker import nodes_of
 from tests.fuzz.generate import Case
 from tests.fuzz.judge import Verdict
 

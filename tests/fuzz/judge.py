@@ -30,7 +30,7 @@ from normfold.verification.algebra import prove_fold
 from normfold.verification.boundary import Observation
 from normfold.verification.options import VerifyOptions
 from normfold.verification.reference import observe
-from tests.conftest import graphs_of, nearest, nodes_of
+from tests.checker import graphs_of, nearest, nodes_of
 from tests.fuzz.draft import FLOATS
 from tests.fuzz.generate import Case
 from tests.fuzz.reference import Reference

@@ -1,4 +1,4 @@
-"""The float64 interpreter of ``tests/conftest.py``, with what random models need besides."""
+"""The float64 interpreter of ``tests/interpreter.py``, with what random models need besides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.conftest import Interpreter
+from tests.interpreter import Interpreter
 
 
 class Reference(Interpreter):

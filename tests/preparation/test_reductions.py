@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.reductions import reduced_axes
 from normfold.preparation.workspace import Workspace
-from tests.conftest import Checker
+from tests.checker import Checker
 
 SHAPE = (2, 3, 4)
 

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.shape_expressions import elements, is_read
 from normfold.preparation.workspace import Workspace
-from tests.conftest import Checker
+from tests.checker import Checker
 
 CONSTANTS = {
     "zero": np.array([0]),

@@ -12,7 +12,8 @@ import torch
 
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
-from tests.conftest import Checker, Interpreter
+from tests.checker import Checker
+from tests.interpreter import Interpreter
 
 C, G = 12, 3
 # Elements of one group.

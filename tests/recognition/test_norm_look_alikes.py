@@ -16,7 +16,7 @@ from normfold.folding import fold_model
 from normfold.options import FoldOptions
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
-from tests.conftest import Checker
+from tests.checker import Checker
 
 GROUPED = (
     "r = Reshape (x, rows) mu = ReduceMean (r, last) c = Sub (r, mu) sq = Mul (c, c) "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm, find_norms
-from tests.conftest import Checker
+from tests.checker import Checker
 
 RNG = np.random.default_rng(7)
 GAMMA, BETA = (RNG.standard_normal(12).astype(np.float32) for _ in range(2))

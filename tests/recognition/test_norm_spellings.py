@@ -29,7 +29,7 @@ from normfold.options import FoldOptions
 from normfold.planning.norm_forms import FORMS, Form, form_of
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import LookAlike, Norm, find_norms
-from tests.conftest import Interpreter
+from tests.interpreter import Interpreter
 
 OPSETS: dict[Exporter, range] = {"dynamo": range(18, 24), "torchscript": range(11, 21)}
 # Every opset of the older exporter, which is quick, and some of the other's; other traits in turns.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normfold.options import FoldOptions
-from tests.conftest import Checker
+from tests.checker import Checker
 
 C = 6
 TILED = (

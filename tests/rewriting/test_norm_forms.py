@@ -20,7 +20,7 @@ from normfold.options import FoldOptions
 from normfold.planning.norm_forms import FORMS
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm, find_norms
-from tests.conftest import Checker
+from tests.checker import Checker
 
 SHAPE = (2, 12, 4, 5)
 CORES = {
