@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation import Alterations, Evaluator, NotCovered
+from normfold.evaluation.dtypes import promote
 from normfold.evaluation.errors import EvaluationFailed
 from normfold.evaluation.frame import UNALTERED
 from normfold.verification.boundary import Draft
@@ -23,6 +24,9 @@ NOISE_ULPS = 2.0
 INFORMATIVE = 1e-6
 """Inputs whose 2-ulp neighbourhood moves the original by more than this part of its largest element say
 nothing."""
+
+NOISE_DRAWS = 3
+"""Of noise on constants, where one of them may come out as if there were none."""
 
 DEAD = 1e-3
 RESIDUE = 1e-10
@@ -86,6 +90,13 @@ class Side:
         self.model = model
         self._inputs = frozenset(value.name or "" for value in model.graph.inputs)
         self._evaluator = Evaluator(model, constants=constants, keep_constants=True)
+
+    def shaken(self, rng: np.random.Generator) -> Side:
+        """The same with noise of 2 ulp on its constants."""
+        stored = {value.name or "": value.const_value for value in self.model.graph.initializers.values()}
+        constants = {name: promote(tensor.numpy()) for name, tensor in stored.items() if tensor is not None}
+        noisy = {name: _jitter(array, rng) for name, array in constants.items()}
+        return Side(self.model, {name: partial(noisy.__getitem__, name) for name in noisy})
 
     def run(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], altered: Alterations = UNALTERED
@@ -162,6 +173,26 @@ class Sample:
                 return None
             bounds[name] = RELATIVE * peak + NOISE_FACTOR * response
         return bounds
+
+    @cached_property
+    def responses(self) -> dict[str, float]:
+        """How far each floating value moves under 2-ulp noise on the original's constants.
+
+        Noise on inputs does not move zeros. A channel that comes out constant has a variance that is nothing
+        but rounding, and where no epsilon covers it, so has what is divided by its root.
+        """
+        rng = np.random.default_rng((self.seed, 1))
+        found = dict.fromkeys(self.peaks, 0.0)
+        for _ in range(NOISE_DRAWS):
+            try:
+                moved = self.original.shaken(rng).run(self.inputs, list(self.values))
+            except Rejected:
+                continue
+            for name in found:
+                if moved[name].shape == self.values[name].shape:
+                    response = _peak(moved[name] - self.values[name])
+                    found[name] = max(found[name], response if np.isfinite(response) else np.inf)
+        return found
 
 
 def sample(
@@ -249,6 +280,9 @@ class _Outcome:
             bounds = self._seen.bounds
             self.informative &= bounds is not None
             bound = (bounds or {}).get(name, 0.0) if np.isfinite(error) else 0.0
+            if self.informative and bound < error <= NOISE_FACTOR * self._seen.responses.get(name, 0.0):
+                self.informative = False
+                return
         self.error = max(self.error, error)
         self.ratio = max(self.ratio, error / bound if bound else (float("inf") if error else 0.0))
         if error > bound and self.mismatch is None:

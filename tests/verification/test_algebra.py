@@ -445,3 +445,30 @@ def test_other_families_are_tried_where_the_usual_ones_say_nothing() -> None:
         result = prove(Pair(original, model_of(text.format(body=body, last="c"), {})))
         assert len(result["failed"]) == failures  # type: ignore[arg-type]
         assert result["unproven"] == []
+
+
+@pytest.mark.parametrize(("error", "failures"), [(0.0, 0), (1e-6, 1)])
+def test_a_constant_channel_says_nothing_where_no_epsilon_covers_rounding(
+    error: float, failures: int
+) -> None:
+    """An impulse leaves the other channels what their bias is, so their variance is rounding, and another one
+    after the fold. Noise on inputs that are zero does not tell; on other inputs an error still shows."""
+    rng = np.random.default_rng(1)
+    weight, bias, scale, shift = rng.uniform(0.5, 1.5, (4, 4)).astype(np.float32)
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4, 5, 6] x) => (float[1, 4, 5, 6] y) {{
+        {body} y = MeanVarianceNormalization <axes = [0, 2, 3]> ({last}) }}"""
+    stored = {"w": weight.reshape(4, 1, 1, 1), "b": bias}
+    affine = {"s": scale.reshape(4, 1, 1), "q": shift.reshape(4, 1, 1)}
+    conv = "Conv <group = 4> (x, w, b)"
+    original = model_of(
+        text.format(body=f"c = {conv} l = LeakyRelu (c) m = Mul (l, s) t = Add (m, q)", last="t"),
+        stored | affine,
+    )
+    folded = model_of(text.format(body=f"d = {conv} e = LeakyRelu (d)", last="e"), stored)
+    exact = {
+        "w": lambda: stored["w"].astype(np.float64) * scale.reshape(4, 1, 1, 1),
+        "b": lambda: bias.astype(np.float64) * scale * (1 + error),
+    }
+    result = prove(Pair(original, folded, exact, [Site("t", "affine", "folded", nodes=("Mul", "Add"))]))
+    assert len(result["failed"]) == failures  # type: ignore[arg-type]
