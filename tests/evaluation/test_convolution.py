@@ -159,3 +159,28 @@ def test_conv_of_float16_accumulates_in_float32(evaluate):
 def test_conv_with_a_kernel_larger_than_the_input_is_refused(evaluate):
     with pytest.raises(NotCovered, match="larger than the padded input"):
         evaluate("Conv", [np.ones((1, 1, 2)), np.ones((1, 1, 3))])
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {},
+        {"pads": [1, 0, 2, 1], "strides": [2, 1]},
+        {"dilations": [1, 2], "pads": [0, 2, 0, 2]},
+    ],
+)
+def test_col2im_equals_torch(evaluate, geometry):
+    torch = pytest.importorskip("torch")
+    pads = geometry.get("pads", [0] * 4)
+    strides, dilations = geometry.get("strides", [1, 1]), geometry.get("dilations", [1, 1])
+    image, kernel = [5, 6], [3, 2]
+    # torch pads both ends alike: fold a larger image, and cut it.
+    padded = [size + pads[axis] + pads[axis + 2] for axis, size in enumerate(image)]
+    length = np.prod([(padded[a] - (kernel[a] - 1) * dilations[a] - 1) // strides[a] + 1 for a in range(2)])
+    columns = np.random.default_rng(0).standard_normal((2, 18, length))
+    (y,) = evaluate("Col2Im", [columns, np.array(image), np.array(kernel)], **geometry)
+    expected = torch.nn.functional.fold(
+        torch.tensor(columns), padded, kernel, stride=strides, dilation=dilations
+    ).numpy()
+    expected = expected[:, :, pads[0] : pads[0] + image[0], pads[1] : pads[1] + image[1]]
+    np.testing.assert_allclose(y, expected, rtol=1e-13, atol=1e-14)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
 
-from normfold.evaluation import NotCovered
+from normfold.evaluation import EvaluationFailed, NotCovered
 
 X = np.concatenate([np.linspace(-6, 6, 41), [-700.0, -40.0, 0.0, 40.0, 700.0]])
 
@@ -287,3 +290,66 @@ def test_gemm_with_every_shape_of_c(evaluate, trans_a, trans_b, c_shape):
         transB=trans_b,
     )
     np.testing.assert_allclose(y, 0.5 * a @ b + (0 if c is None else 0.25 * c), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_gather_elements_of_a_long_axis_equals_numpy(evaluate, axis):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((70, 65, 3))
+    shape = [5, 4, 2]
+    index = rng.integers(-x.shape[axis], x.shape[axis], shape)
+    (y,) = evaluate("GatherElements", [x, index], axis=axis)
+    expected = np.empty(shape)
+    for place in np.ndindex(*shape):
+        at = list(place)
+        at[axis] = index[place]
+        expected[place] = x[tuple(at)]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "index"), [((3, 2), [[3, 0]]), ((3, 2), [[0, 0, 0]]), ((3, 2), [0]), ((3, 2), [[-4, 0]])]
+)
+def test_gather_elements_refuses_an_index_that_does_not_fit(evaluate, shape, index):
+    with pytest.raises(EvaluationFailed, match="an index"):
+        evaluate("GatherElements", [np.ones(shape), np.array(index)])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"pads": [1, 0, 1, 2]},
+        {"strides": [2, 1], "dilations": [1, 2], "pads": [0, 1, 1, 1]},
+        {"group": 2, "offset_group": 2},
+        {"offset_group": 4},
+    ],
+)
+def test_deformable_convolution_equals_the_reference_operator(evaluate, attributes, masked):
+    rng = np.random.default_rng(0)
+    fields, group = attributes.get("offset_group", 1), attributes.get("group", 1)
+    x, w = rng.standard_normal((2, 4, 5, 6)), rng.standard_normal((4, 4 // group, 3, 2))
+    pads, strides = attributes.get("pads", [0] * 4), attributes.get("strides", [1, 1])
+    dilations = attributes.get("dilations", [1, 1])
+    output = [
+        (x.shape[a + 2] + pads[a] + pads[a + 2] - (w.shape[a + 2] - 1) * dilations[a] - 1) // strides[a] + 1
+        for a in range(2)
+    ]
+    offset = rng.uniform(-1.5, 1.5, (2, fields * 6 * 2, *output))
+    operands = [x, w, offset, rng.standard_normal(4)]
+    operands += [rng.uniform(0, 1, (2, fields * 6, *output))] * masked
+    (y,) = evaluate("DeformConv", operands, kernel_shape=[3, 2], **attributes)
+    node = onnx.helper.make_node(
+        "DeformConv", ["x", "w", "o", "b", *["m"] * masked], ["y"], kernel_shape=[3, 2], **attributes
+    )
+    # onnx.reference reads the image in float32 steps.
+    (expected,) = ReferenceEvaluator(node).run(None, dict(zip(node.input, operands, strict=True)))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_deformable_convolution_of_a_real_size_takes_no_minutes(evaluate):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 16, 32, 32)), rng.standard_normal((16, 16, 3, 3))
+    started = time.monotonic()
+    evaluate("DeformConv", [x, w, rng.standard_normal((1, 18, 32, 32))], pads=[1] * 4)
+    assert time.monotonic() - started < 10

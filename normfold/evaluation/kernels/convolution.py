@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose of any spatial rank, as matrix products of bounded size."""
+"""Conv and ConvTranspose of any spatial rank, as matrix products of bounded size, and Col2Im."""
 
 from __future__ import annotations
 
@@ -164,6 +164,33 @@ def conv_transpose(call: NodeCall) -> Sequence[Array]:
     return (np.ascontiguousarray(y.astype(dtype, copy=False)),)
 
 
+def col2im(call: NodeCall) -> Sequence[Array]:
+    """Col2Im: the sum of the columns that Conv would unfold an image into, each where it was taken from.
+
+    The columns are [N, C·K, L], the result [N, C, *S]: image_shape is S, block_shape K, and L counts
+    the windows. https://onnx.ai/onnx/operators/onnx__Col2Im.html
+    """
+    columns = call.tensor(0)
+    image = [int(size) for size in call.tensor(1)]
+    kernel = [int(size) for size in call.tensor(2)]
+    windows = resolve_windows(call, image, kernel)
+    taps = math.prod(kernel)
+    if min(windows.begin) < 0:
+        raise call.refuse("negative pads")
+    if columns.ndim != 3 or columns.shape[1] % taps or columns.shape[2] != math.prod(windows.output):
+        raise call.misfit(f"columns {columns.shape} of an image {tuple(image)} in blocks {tuple(kernel)}")
+    split = working(columns).reshape(columns.shape[0], -1, taps, *windows.output)
+    sizes = [max(windows.reach(axis), windows.begin[axis] + size) for axis, size in enumerate(image)]
+    padded = np.zeros((*split.shape[:2], *sizes), split.dtype)
+    for index, tap in enumerate(itertools.product(*(windows.taps(axis) for axis in range(len(kernel))))):
+        check_deadline()
+        where = (windows.tap_slice(axis, offset) for axis, offset in enumerate(tap))
+        padded[(slice(None), slice(None), *where)] += split[:, :, index]
+    inside = (slice(head, head + size) for head, size in zip(windows.begin, image, strict=True))
+    y = padded[(slice(None), slice(None), *inside)]
+    return (np.ascontiguousarray(y.astype(columns.dtype, copy=False)),)
+
+
 def _transposed_geometry(
     call: NodeCall,
     spatial: Sequence[int],
@@ -198,4 +225,8 @@ def _transposed_geometry(
     return begin, output
 
 
-KERNELS: dict[tuple[str, str], Kernel] = {("", "Conv"): conv, ("", "ConvTranspose"): conv_transpose}
+KERNELS: dict[tuple[str, str], Kernel] = {
+    ("", "Col2Im"): col2im,
+    ("", "Conv"): conv,
+    ("", "ConvTranspose"): conv_transpose,
+}

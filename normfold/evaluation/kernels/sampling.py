@@ -1,15 +1,18 @@
-"""AffineGrid and GridSample: reading an image at arbitrary points."""
+"""AffineGrid, GridSample and DeformConv: reading an image at arbitrary points."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from normfold.evaluation.call import Kernel, NodeCall
+from normfold.evaluation.deadline import check_deadline
 from normfold.evaluation.dtypes import Array, working
 from normfold.evaluation.kernels.resizing import cubic_weight
+from normfold.evaluation.kernels.windows import resolve_windows
 
 _CUBIC_A = -0.75
 
@@ -68,6 +71,56 @@ def grid_sample(call: NodeCall) -> Sequence[Array]:
     return (np.ascontiguousarray(np.moveaxis(y, -1, 1)).astype(call.tensor(0).dtype, copy=False),)
 
 
+def deform_conv(call: NodeCall) -> Sequence[Array]:
+    """DeformConv: a Conv whose tap k at output p reads X at ``p·stride + k·dilation − pad + offset``.
+
+    Read linearly, zero outside of X, and times ``mask`` where there is one. X is [N, C, *S], W [M, C/G, *K],
+    offset [N, D·K·r, *T] with r spatial axes and D offset groups of C/D channels, mask [N, D·K, *T], B [M],
+    Y [N, M, *T]. https://onnx.ai/onnx/operators/onnx__DeformConv.html
+    """
+    x, w, offset = (working(call.tensor(index)) for index in range(3))
+    bias, mask = call.optional(3), call.optional(4)
+    groups, fields = call.integer("group", 1), call.integer("offset_group", 1)
+    n, channels = x.shape[:2]
+    kernel, rank = w.shape[2:], x.ndim - 2
+    taps = math.prod(kernel)
+    if x.ndim != w.ndim or channels != w.shape[1] * groups or w.shape[0] % groups or channels % fields:
+        raise call.misfit(f"shapes {x.shape} and {w.shape} in {groups} groups, {fields} of offsets")
+    windows = resolve_windows(call, x.shape[2:], kernel)
+    points = math.prod(windows.output)
+    if offset.shape != (n, fields * taps * rank, *windows.output):
+        raise call.misfit(f"offsets {offset.shape} where the output is {windows.output}")
+    by_tap = offset.reshape(n, fields, taps, rank, points)
+    shares = None if mask is None else working(mask).reshape(n, fields, 1, taps, points)
+    y = np.empty((n, w.shape[0], *windows.output), x.dtype)
+    for image in range(n):
+        check_deadline()
+        pairs = []
+        for axis, size in enumerate(x.shape[2:]):
+            start = np.indices(windows.output)[axis].ravel() * windows.strides[axis] - windows.begin[axis]
+            tap = np.indices(kernel)[axis].reshape(-1, 1) * windows.dilations[axis]
+            position = start + tap + by_tap[image, :, :, axis]
+            pairs.append(
+                [_tap(i, weight, size, "zeros", False) for i, weight in _neighbours(position, "linear")]
+            )
+        split = x[image].reshape(fields, channels // fields, *x.shape[2:])
+        read = np.zeros((fields, channels // fields, taps, points), x.dtype)
+        field = np.arange(fields).reshape(-1, 1, 1)
+        for combination in itertools.product(*pairs):
+            weight = np.ones((), x.dtype)
+            for _, factor in combination:
+                weight = weight * factor
+            values = split[(field, slice(None), *(index for index, _ in combination))]
+            read += np.moveaxis(values, -1, 1) * weight[:, None]
+        if shares is not None:
+            read *= shares[image]
+        matrix = w.reshape(groups, w.shape[0] // groups, -1)
+        y[image] = np.matmul(matrix, read.reshape(groups, -1, points)).reshape(y.shape[1:])
+    if bias is not None:
+        y += working(bias).reshape(-1, *[1] * rank)
+    return (y.astype(call.tensor(0).dtype, copy=False),)
+
+
 def _inside(position: Array, size: int, padding: str, align_corners: bool) -> Array:
     """Bring positions into the image, for border and reflection padding."""
     if padding == "zeros":
@@ -102,4 +155,8 @@ def _tap(index: Array, weight: Array, size: int, padding: str, align_corners: bo
     return np.clip(index, 0, size - 1).astype(np.int64), weight
 
 
-KERNELS: dict[tuple[str, str], Kernel] = {("", "AffineGrid"): affine_grid, ("", "GridSample"): grid_sample}
+KERNELS: dict[tuple[str, str], Kernel] = {
+    ("", "AffineGrid"): affine_grid,
+    ("", "DeformConv"): deform_conv,
+    ("", "GridSample"): grid_sample,
+}
