@@ -13,6 +13,7 @@ _TAKES_BOTH = frozenset(
     {
         "Conv",
         "ConvTranspose",
+        "DeformConv",
         "Gemm",
         "BatchNormalization",
         "InstanceNormalization",

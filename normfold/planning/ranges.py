@@ -16,7 +16,7 @@ from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
 
-_SUMS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "Add", "Sub", "Sum"})
+_SUMS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "DeformConv", "ReduceSum", "Add", "Sub", "Sum"})
 
 
 def check_ranges(node: NodeView, crossing: Crossing) -> None:

@@ -35,7 +35,7 @@ EPSILON_OPERATORS = frozenset(
 )
 DEFAULT_EPSILON = 1e-5
 ROOTS = frozenset({"Sqrt", "Pow", "Rsqrt"})
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+LINEAR = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"})
 
 Use = tuple[ir.Node, int]
 """One use of a constant: the node and the input slot."""
