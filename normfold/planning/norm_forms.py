@@ -40,6 +40,9 @@ LATEST_NEEDED = 22
 """No form needs a later opset."""
 
 _IMAGE_RANK = 4
+_MOST_CHANNELS_OF_A_BLOCK = 512
+"""The CUDA kernel of com.microsoft.GroupNorm sums a group within one block of two channels per thread, and is
+compiled for blocks of up to 256; more it refuses when it runs, not when the model is loaded."""
 
 _CORES: dict[tuple[str, str], Form] = {
     ("", "InstanceNormalization"): "instancenorm",
@@ -104,6 +107,8 @@ def obstacle(norm: Norm, form: Form, workspace: Workspace) -> str | None:
             return "com.microsoft.GroupNorm takes float32 and float16 only"
         if norm.channels // norm.groups % 2:
             return "com.microsoft.GroupNorm takes an even number of channels per group"
+        if norm.channels // norm.groups > _MOST_CHANNELS_OF_A_BLOCK:
+            return f"com.microsoft.GroupNorm takes at most {_MOST_CHANNELS_OF_A_BLOCK} channels per group"
     return None
 
 

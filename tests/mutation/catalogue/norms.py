@@ -515,6 +515,11 @@ MUTANTS = [
             "if norm.channels // norm.groups % 2:",
             "if False:",
         ),
+        Edit(
+            "forgotten: how many channels a block has",
+            "if norm.channels // norm.groups > _MOST_CHANNELS_OF_A_BLOCK:",
+            "if False:",
+        ),
         Edit("GroupNormalization from opset 18 on", "_SCALE_PER_CHANNEL = 21", "_SCALE_PER_CHANNEL = 18"),
     ),
     *mutants_of(
