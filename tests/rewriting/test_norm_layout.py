@@ -204,7 +204,7 @@ def test_where_it_is_not_valid_the_next_form_is_taken(
 
 @pytest.mark.parametrize(("channels", "rule"), [(512, "ms-groupnorm"), (514, "instancenorm-bn")])
 def test_a_group_fits_into_a_block_of_the_cuda_kernel(channels: int, rule: str) -> None:
-    """All channels in one group, as PoolFormer has them: the kernel refuses more of them only when it runs."""
+    """All channels in one group, as PoolFormer has them: the kernel refuses more only when it runs."""
     parameters = np.random.default_rng(0).uniform(0.5, 2.0, (2, channels)).astype(np.float16)
     tensors = [onnx.numpy_helper.from_array(a, n) for a, n in zip(parameters, ("gamma", "beta"), strict=True)]
     ends = [oh.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, (2, channels, 3, 2)) for name in "xy"]
