@@ -21,6 +21,8 @@ class FoldOptions:
         target: the runtime that GroupNorm and InstanceNorm are spelled for; ``None`` leaves them as they are.
         groupnorm: the form to spell them in, whatever the target prefers, or ``keep``.
         allow_unstable: take forms that lose accuracy on inputs with a large mean.
+        spare: like ``keep``, for values whose folds are known to round too much. Not an option of a caller,
+            but what came of the others.
     """
 
     skip: frozenset[str] = frozenset()
@@ -31,8 +33,10 @@ class FoldOptions:
     target: str | None = None
     groupnorm: str | None = None
     allow_unstable: bool = False
+    spare: frozenset[str] = frozenset()
 
     def sha256(self) -> str:
-        """Digest that is equal exactly for equal options."""
-        text = json.dumps(asdict(self), sort_keys=True, default=sorted)
+        """Digest that is equal exactly for equal options of a caller."""
+        given = {name: value for name, value in asdict(self).items() if name != "spare"}
+        text = json.dumps(given, sort_keys=True, default=sorted)
         return hashlib.sha256(text.encode()).hexdigest()

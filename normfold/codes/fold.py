@@ -217,4 +217,13 @@ FOLD_CODES: tuple[Code, ...] = (
         "taking a constant out of it would save.",
         "Pass --fold-norm-affine to let the scale and shift of a LayerNormalization go forward all the same.",
     ),
+    Code(
+        "NF129",
+        "its fold rounds too much",
+        "The two models do not differ in float64, but on the inputs of the proof the folded one is further "
+        "from it in its own type than the bound allows, or not finite.",
+        "Where the original comes out as exactly zero, behind a Relu that lets nothing pass for one, folded "
+        "numbers cancel only up to rounding.",
+        "Prove on inputs that the model is meant for (--data).",
+    ),
 )

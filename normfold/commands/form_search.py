@@ -1,4 +1,4 @@
-"""Folds a model again with other forms of normalisations until the proof passes."""
+"""Folds a model until the proof passes: again with other forms of normalisations, or without single folds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from normfold.commands.fold_run import FoldRun
-from normfold.errors import VerificationFailed
+from normfold.commands.site_search import is_of_rounding, sites_to_spare
+from normfold.errors import Inconclusive, VerificationFailed
 from normfold.loading import Source
 from normfold.options import FoldOptions
 from normfold.reporting.report import Finding
@@ -37,7 +38,7 @@ def fold_until_proven(
     deliver: Deliver,
     tune: VerifyArguments | None,
 ) -> Folded:
-    """Folds, and folds again where the proof fails because of what a form of a normalisation rounds.
+    """Folds, and folds again where the proof fails for rounding: of a form of a normalisation, or of a site.
 
     Args:
         run: the command; its report takes what was found.
@@ -82,12 +83,50 @@ def fold_until_proven(
             try:
                 folded = attempt(options)
             except VerificationFailed as failure:
-                if trials is None or not trials.take_back(run.report, failure):
+                if trials is not None and trials.take_back(run.report, failure):
+                    continue
+                spare = _spared(run, source, options, trials, proof)
+                if not spare:
                     raise
+                options = replace(options, spare=options.spare | spare)
+                run.report.findings += [_given_up(name, failure) for name in sorted(spare)]
             else:
                 if trials is not None:
                     run.report.findings += trials.warnings
                 return folded
+
+
+def _given_up(site: str, failure: VerificationFailed) -> Finding:
+    return Finding("NF129", "warn", f"{site}: its fold rounds too much, and is given up: {failure}", site)
+
+
+def _spared(
+    run: FoldRun,
+    source: Source,
+    options: FoldOptions,
+    judge: Judge | None,
+    proof: VerifyOptions | None,
+) -> frozenset[str]:
+    """Sites of the last fold that have to stay for the proof to pass; none where they are not the reason."""
+    report = run.report
+    if proof is None or not is_of_rounding(report.verification):
+        return frozenset()
+    failed = report.sites, report.summary, report.graphs, report.verification
+    quiet = replace(proof, save_failure=None)
+
+    def passes(spare: frozenset[str]) -> bool:
+        wanted = replace(options, spare=options.spare | spare)
+        folded = run.fold(source, wanted, judge)
+        try:
+            run.prove(source, folded.model, folded=folded, fold_options=wanted, options=quiet)
+        except (Inconclusive, VerificationFailed):
+            return False
+        return True
+
+    acted = (site.site for site in report.sites if site.action not in ("kept", "substituted"))
+    spare = sites_to_spare(tuple(dict.fromkeys(acted)), passes)
+    report.sites, report.summary, report.graphs, report.verification = failed
+    return spare
 
 
 @contextlib.contextmanager

@@ -141,6 +141,7 @@ class _Folder:
         self, workspace: Workspace, options: FoldOptions, judge: Judge, opset_within_reach: int | None = None
     ) -> None:
         self._options = options
+        self._keep = options.keep | options.spare
         self._judge = judge
         self._opset_within_reach = opset_within_reach
         self._spared = unused(workspace.model)
@@ -156,7 +157,7 @@ class _Folder:
         return self._workspace.model
 
     def run(self) -> None:
-        bypass_no_ops(self._workspace, self._options.keep)
+        bypass_no_ops(self._workspace, self._keep)
         # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             self.norms = substitute_norms(
@@ -168,13 +169,13 @@ class _Folder:
                 waiting = self._plan(waiting)
         self._drop_dead_biases()
         self._lower()
-        bypass_round_trips(self._workspace, self._options.keep)
+        bypass_round_trips(self._workspace, self._keep)
         self._evaluate_expressions()
         self._finish()
 
     def _raise(self, norms: NormStep) -> list[ir.Node]:
         virtuals = []
-        untiled = untile_batchnorms(self._workspace, lambda node: is_kept(node, self._options.keep))
+        untiled = untile_batchnorms(self._workspace, lambda node: is_kept(node, self._keep))
         idioms = find_idioms(self._workspace)
         idioms.anchored |= norms.anchored
         self._workspace.fused = idioms.opaque
@@ -198,7 +199,7 @@ class _Folder:
 
     def _drop_identity(self, chain: Chain) -> None:
         """An affine that does nothing, such as a mask of zeros, goes before it can bar the way of another."""
-        if not self._options.keep.isdisjoint({node.outputs[0].name for node in chain.nodes}):
+        if not self._keep.isdisjoint({node.outputs[0].name for node in chain.nodes}):
             return
         operators = tuple(node.op_type for node in chain.nodes)
         self.ledger.settle(Site(chain.y.name or "", "affine", "folded", rule="identity", nodes=operators))
@@ -207,13 +208,14 @@ class _Folder:
     def _plan(self, virtuals: list[ir.Node]) -> list[ir.Node]:
         """Returns those that stay."""
         stay = not self._options.fold_norm_affine
-        planner = Planner(self._workspace, self._table, self._options.keep, anchored_stay=stay)
+        options = self._options
+        planner = Planner(self._workspace, self._table, options.keep, options.spare, anchored_stay=stay)
         waiting = virtuals
         for _ in range(_MOST_PASSES):
             waiting, moved = self._plan_once(planner, waiting)
             merged = self._merge_branches()
             waiting = [site for site in waiting if site.graph is not None]
-            bypassed = bypass_round_trips(self._workspace, self._options.keep)
+            bypassed = bypass_round_trips(self._workspace, self._keep)
             if not moved and not merged and not bypassed:
                 break
         return waiting
@@ -252,7 +254,7 @@ class _Folder:
             content.touched
             and content.affine.is_identity
             and not site.outputs[0].is_graph_output()
-            and not is_kept(site, self._options.keep)
+            and not is_kept(site, self._keep)
         )
 
     def _merge_branches(self) -> bool:
@@ -262,7 +264,7 @@ class _Folder:
         for graph in graphs_of(self._workspace.model):
             for node in list(graph):
                 merge = None if node.graph is None else find_merge(node, self._workspace)
-                if merge is None or any(is_kept(n, self._options.keep) for n in merge.nodes):
+                if merge is None or any(is_kept(n, self._keep) for n in merge.nodes):
                     continue
                 progress = True
                 name = original_name(merge.root.outputs[0])
@@ -281,7 +283,7 @@ class _Folder:
                 if release is None or kind is None:
                     continue
                 absorbers = [*release.way.crossings, *release.way.composed]
-                if any(is_kept(n, self._options.keep) for n in (node, *absorbers)):
+                if any(is_kept(n, self._keep) for n in (node, *absorbers)):
                     continue
                 progress = True
                 name = original_name(node.outputs[0])
@@ -295,7 +297,7 @@ class _Folder:
         for graph in graphs_of(self._workspace.model):
             for node in graph:
                 way = find_dead_bias(node, self._workspace, self._table)
-                if way is None or any(is_kept(n, self._options.keep) for n in (node, *way.crossings)):
+                if way is None or any(is_kept(n, self._keep) for n in (node, *way.crossings)):
                     continue
                 name = original_name(node.outputs[0])
                 drop_bias(node, way, self._workspace)
@@ -305,6 +307,8 @@ class _Folder:
         content = virtual(site)
         if is_kept(site, self._options.keep):
             refusal = Refused("NF120", "it was asked to stay")
+        elif is_kept(site, self._options.spare):
+            refusal = Refused("NF129", "its fold rounds more than the proof accepts")
         else:
             try:
                 if content.affine.is_identity:
@@ -332,7 +336,7 @@ class _Folder:
             not content.touched
             and shortens(node, self._workspace)
             and (dtype is None or is_representable(content.affine, dtype))
-            and not is_kept(node, self._options.keep)
+            and not is_kept(node, self._keep)
         )
         content.touched = content.touched or merges
         made = lower(node, self._workspace)

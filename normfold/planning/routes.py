@@ -106,8 +106,8 @@ class Planner:
 
     Every plan either removes a node at no higher cost, or lowers the cost: so planning ends.
 
-    ``keep`` names values whose producers are left as they are; ``anchored_stay``: and so is the affine of a
-    kernel that runtimes recognise.
+    ``keep`` and ``spare`` name values whose producers are left as they are, because that was asked for, or
+    for the sake of rounding; ``anchored_stay``: and so is the affine of a kernel that runtimes recognise.
     """
 
     def __init__(
@@ -115,12 +115,13 @@ class Planner:
         workspace: Workspace,
         table: Table,
         keep: frozenset[str] = frozenset(),
+        spare: frozenset[str] = frozenset(),
         *,
         anchored_stay: bool = True,
     ) -> None:
         self._workspace = workspace
         self._table = table
-        self._keep = keep
+        self._keep, self._spare = keep, spare
         self._anchored_stay = anchored_stay
 
     def plan(self, site: ir.Node) -> Plan:
@@ -205,6 +206,8 @@ class Planner:
             for node in (*walk.crossings, *walk.composed):
                 if is_kept(node, self._keep):
                     raise Refused("NF120", f"{node.outputs[0].name!r} was asked to stay")
+                if is_kept(node, self._spare):
+                    raise Refused("NF129", f"{node.outputs[0].name!r} stays for the sake of rounding")
             check_sums(walk, self._workspace)
             for node, crossing in walk.crossings.items():
                 check_ranges(NodeView(node, self._workspace), crossing)

@@ -258,3 +258,6 @@ class TestOptions:
             options(provenance=False),
         ]
         assert len({each.sha256() for each in variants}) == len(variants)
+
+    def test_digest_is_that_of_what_a_caller_gave(self) -> None:
+        assert normfold.FoldOptions(spare=frozenset("a")).sha256() == normfold.FoldOptions().sha256()

@@ -171,6 +171,7 @@ CASES: dict[str, Case] = {
     "NF123": Case(far(300), far(30)),
     "NF125": Case(options=FoldOptions(skip=frozenset({"conv"}))),
     "NF126": Case(inside("outside"), inside("inside")),
+    "NF129": Case(options=FoldOptions(spare=frozenset({"n"}))),
 }
 
 # Said of a site only together with something else, or where a test of its own says it better.
