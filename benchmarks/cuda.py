@@ -26,7 +26,7 @@ from normfold.errors import Inconclusive, NormfoldError
 from normfold.reporting.report import Report
 from normfold.runtime.client import Runtime, write_model
 from normfold.runtime.execution_providers import CUDA, provider_name, short_name
-from normfold.verification.providers import run_model
+from normfold.verification.endtoend.providers import run_model
 
 NHWC: Mapping[str, str] = {"prefer_nhwc": "1"}
 FORMS = ("ms-groupnorm", "instancenorm-bn", "layernorm", "native")

@@ -84,8 +84,10 @@ def command(
 
     def work(display: Display) -> Report:
         from normfold.benchmarking import BenchOptions
+        from normfold.commands.arguments import image_options
         from normfold.commands.bench import bench
 
+        options["image"] = image_options(options["image"])
         return bench(a, b, BenchOptions(**options), progress=display)
 
     return run("bench", work, presentation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import onnx_ir as ir
 from normfold.benchmarking.statistics import compare
 from normfold.benchmarking.timing import time_pair
 from normfold.errors import Inconclusive, InputError
+from normfold.inputs.drawing import Arrays, InputSpec, signature
+from normfold.inputs.options import InputOptions
 from normfold.loading import Source
 from normfold.reporting.report import Finding, Measurement, Report
 from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, write_model
@@ -21,15 +23,13 @@ from normfold.runtime.execution_providers import (
     provider_name,
     short_name,
 )
-from normfold.verification import parse_image_options
-from normfold.verification.inputs import Arrays, InputSpec, signature
-from normfold.verification.options import DataSource, VerifyOptions
-from normfold.verification.providers import run_model
-from normfold.verification.selection import Unaccepted, select
+from normfold.verification.endtoend.providers import run_model
+from normfold.verification.endtoend.selection import Unaccepted, select
+from normfold.verification.options import VerifyOptions
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(InputOptions):
     """What a caller can decide.
 
     Attributes:
@@ -38,11 +38,6 @@ class BenchOptions:
         batches: sizes of the batch axis; empty for one run size, with a batch of 1 where it is open.
         threads: intra-op threads; 0 leaves the choice to onnxruntime.
         rounds: how often the models take turns.
-        data: real inputs, as for ``verify``.
-        image: how images become inputs, such as ``"size=224,mean=0.5"``.
-        shapes: full shape of an input by name.
-        dims: size of a named dynamic axis.
-        seed: of inputs and of the bootstrap.
         timeout_seconds: limit for one provider and batch size.
     """
 
@@ -51,11 +46,6 @@ class BenchOptions:
     batches: Sequence[int] = ()
     threads: int = 0
     rounds: int = 30
-    data: DataSource | None = None
-    image: str | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    dims: Mapping[str, int] = field(default_factory=dict)
-    seed: int = 0
     timeout_seconds: float = 300.0
 
     def options_by_provider(self) -> dict[str, dict[str, str]]:
@@ -88,7 +78,7 @@ class Bencher:
         options = self._options
         chosen = VerifyOptions(
             data=options.data,
-            image=None if options.image is None else parse_image_options(options.image),
+            image=options.image,
             shapes=options.shapes,
             dims={**self._batch_sizes(batch), **options.dims},
             seed=options.seed,

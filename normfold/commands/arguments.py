@@ -12,7 +12,8 @@ import onnx_ir as ir
 from normfold.errors import InputError
 
 if TYPE_CHECKING:
-    from normfold.verification import ImageOptions, VerifyOptions
+    from normfold.inputs import ImageOptions
+    from normfold.verification import VerifyOptions
 
 _MOST_ELEMENTS = 2**28
 """Of one input: a process that takes all memory is killed, and can say nothing."""
@@ -24,7 +25,7 @@ class VerifyArguments(TypedDict, total=False):
     Attributes:
         data: real inputs: a path, or arrays by input name with samples along axis 0.
         image: how images become inputs, such as ``"size=224,mean=0.485/0.456/0.406"``; see
-            ``normfold.verification.ImageOptions``.
+            ``normfold.inputs.ImageOptions``.
         shapes: full shape of inputs with dynamic axes, by input name.
         dims: size of named dynamic axes.
         providers: onnxruntime execution providers that must run both models, such as ``["cpu", "cuda"]``.
@@ -73,7 +74,7 @@ def verify_options(checks: VerifyArguments, freeze_initializers: bool) -> Verify
 
 def image_options(given: str | ImageOptions | None) -> ImageOptions | None:
     """How images become inputs, as given or as read from ``"size=224,mean=…"``."""
-    from normfold.verification import parse_image_options
+    from normfold.inputs import parse_image_options
 
     return parse_image_options(given) if isinstance(given, str) else given
 
@@ -122,7 +123,7 @@ def refuse_unfit_sizes(
     """
     if not (dims or shapes):
         return
-    from normfold.verification.inputs import signature
+    from normfold.inputs.drawing import signature
 
     for name, shape in shapes.items():
         _refuse_beyond_memory(name, shape)

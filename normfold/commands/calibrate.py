@@ -16,8 +16,8 @@ from normfold.progress import Progress
 from normfold.reporting.report import Report
 
 if TYPE_CHECKING:
-    from normfold.verification import ImageOptions
-    from normfold.verification.options import DataSource
+    from normfold.inputs import ImageOptions
+    from normfold.inputs.options import DataSource
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from normfold.reporting.report import Report
 if TYPE_CHECKING:
     from normfold.consistency.findings import FailOn, Key
     from normfold.folding import Prepared
-    from normfold.verification import ImageOptions
-    from normfold.verification.options import DataSource
+    from normfold.inputs import ImageOptions
+    from normfold.inputs.options import DataSource
 
 _SEVERITIES = ("error", "warn", "info")
 

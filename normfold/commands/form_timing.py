@@ -60,17 +60,17 @@ def forms_by_speed(
         MissingDependency: onnxruntime is not installed.
     """
     from normfold.benchmarking import BenchOptions
+    from normfold.commands.arguments import image_options
     from normfold.commands.bench import bench
     from normfold.folding import fold_model
 
     kept = fold_model(source.model, replace(options, groupnorm=KEEP))
     provider = next(iter(checks.get("providers", ())), None) or _PROVIDERS.get(options.target or "", "cpu")
-    image = checks.get("image")
     settings = BenchOptions(
         providers=(provider,),
         provider_options=checks.get("provider_options", {}),
         data=checks.get("data"),
-        image=image if isinstance(image, str) else None,
+        image=image_options(checks.get("image")),
         shapes=checks.get("shapes", {}),
         dims=checks.get("dims", {}),
         seed=checks.get("seed", 0),

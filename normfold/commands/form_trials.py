@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import VerificationFailed
+from normfold.inputs.drawing import Arrays
 from normfold.planning.norm_forms import Form, form_of, obstacle, spatial_dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
@@ -21,10 +22,9 @@ from normfold.reporting.report import Finding, Report
 from normfold.rewriting.norm_forms.alone import norm_alone
 from normfold.runtime.client import Runtime, onnxruntime_installed, write_model
 from normfold.runtime.execution_providers import CPU, CUDA, ProviderOptions, short_name
-from normfold.verification.inputs import Arrays
+from normfold.verification.endtoend.providers import run_model
+from normfold.verification.endtoend.stability import excess_rounding
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import run_model
-from normfold.verification.stability import excess_rounding
 
 RATIOS = (100.0, 10.0, 0.0)
 """Mean of an input in units of its deviation; where forms fail most comes first."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from normfold.inputs import ImageOptions
+from normfold.inputs.data import load_data
+from normfold.inputs.drawing import Arrays, signature
+from normfold.inputs.options import DataSource
 from normfold.loading.load import file_sha256
-from normfold.verification.data import load_data
-from normfold.verification.image_options import ImageOptions
-from normfold.verification.inputs import Arrays, signature
-from normfold.verification.options import DataSource
 
 
 class DataBatches:

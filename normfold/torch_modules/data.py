@@ -14,9 +14,9 @@ import numpy as np
 from torch import nn
 
 from normfold.errors import InputError
-from normfold.verification.image_options import ImageOptions
-from normfold.verification.images import image_files, load_images
-from normfold.verification.inputs import InputSpec
+from normfold.inputs import ImageOptions
+from normfold.inputs.drawing import InputSpec
+from normfold.inputs.images import image_files, load_images
 
 _ARRAYS = (".npz", ".npy")
 _READ_AT_ONCE = 8

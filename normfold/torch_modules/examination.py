@@ -11,11 +11,11 @@ import onnx_ir as ir
 import torch
 
 from normfold.consistency.drift import DataReport, data_findings
+from normfold.inputs import ImageOptions
 from normfold.torch_modules.comparison import ModuleReport, check
 from normfold.torch_modules.data import forward_arrays
 from normfold.torch_modules.exporter import to_onnx
 from normfold.torch_modules.factory import load_module
-from normfold.verification.image_options import ImageOptions
 
 _COMPARED = 64
 _BATCH = 8

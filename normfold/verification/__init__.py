@@ -4,16 +4,13 @@ A fold is proven in float64, region by region; any two models are compared end t
 own rounding sets the bound, and on execution providers of onnxruntime.
 """
 
-from normfold.verification.algebra import prove_fold
-from normfold.verification.image_options import ImageOptions, parse_image_options
 from normfold.verification.options import ModelSource, VerifyOptions
+from normfold.verification.proof.algebra import prove_fold
 from normfold.verification.verify import verify_fold, verify_models
 
 __all__ = [
-    "ImageOptions",
     "ModelSource",
     "VerifyOptions",
-    "parse_image_options",
     "prove_fold",
     "verify_fold",
     "verify_models",

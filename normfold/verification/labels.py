@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normfold.verification.inputs import is_floating
+from normfold.inputs.drawing import is_floating
 
 TOP = 5
 FEWEST_CLASSES = 3

@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import InputError
+from normfold.inputs.options import InputOptions
 from normfold.runtime.execution_providers import (
     CUDA,
     ProviderOptions,
     options_by_provider,
     provider_name,
 )
-from normfold.verification.image_options import ImageOptions
 
 ModelSource = str | os.PathLike[str] | ir.Model
 """A model file, or a model in memory."""
 
-DataSource = str | os.PathLike[str] | Mapping[str, np.ndarray]
-"""Where real inputs come from: a file, a folder, or arrays by input name with samples along axis 0."""
-
 
 @dataclass(frozen=True)
-class VerifyOptions:
+class VerifyOptions(InputOptions):
     """Options of a verification. The defaults need no knowledge of the model.
 
     Attributes:
-        data: real inputs, used instead of generated ones: ``.npz`` (keys are input names), ``.npy``, a folder
-            of either or of images, an ONNX test data set, or arrays by input name. Axis 0 of every array
-            counts samples.
-        image: how images become inputs.
-        shapes: full shape of an input by name, for inputs with dynamic axes.
-        dims: size of a named dynamic axis by its name.
         providers: execution providers that must be exercised, such as ``("cpu", "cuda")``. Empty: the CPU
             provider where onnxruntime is installed, without insisting on it.
         provider_options: options of those, such as ``{"cuda": {"prefer_nhwc": "1"}}``.
-        seed: seed of all generated inputs.
         thorough: all input families and sizes, and no budget.
         allow_nonfinite: accept NaN and Inf where the original has the same ones.
         rtol: largest accepted difference relative to the original's value, on top of the rounding bound.
@@ -53,13 +41,8 @@ class VerifyOptions:
         timeout_seconds: time limit of one load or run in the child process that holds onnxruntime.
     """
 
-    data: DataSource | None = None
-    image: ImageOptions | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    dims: Mapping[str, int] = field(default_factory=dict)
     providers: tuple[str, ...] = ()
     provider_options: ProviderOptions = field(default_factory=dict)
-    seed: int = 0
     thorough: bool = False
     allow_nonfinite: bool = False
     rtol: float | None = None

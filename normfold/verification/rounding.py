@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from normfold.verification.inputs import is_floating, machine_epsilon
+from normfold.inputs.drawing import is_floating, machine_epsilon
 from normfold.verification.labels import Flips, label_flips
 
 FACTOR = 4.0

@@ -14,14 +14,14 @@ from onnx_ir.passes.common import InlinePass
 from normfold.errors import InputError
 from normfold.reporting.report import Site, Verification
 from normfold.runtime.client import Runtime, onnxruntime_installed, write_model
-from normfold.verification.algebra import prove_fold
 from normfold.verification.blas import single_threaded
-from normfold.verification.endtoend import EndToEnd
+from normfold.verification.endtoend.protocol import EndToEnd
 from normfold.verification.ledger import Ledger
-from normfold.verification.locate import sentence
-from normfold.verification.located_proof import described_proof, save_proof
+from normfold.verification.location.locate import sentence
+from normfold.verification.location.proof import described_proof, save_proof
 from normfold.verification.options import ModelSource, VerifyOptions
-from normfold.verification.region_proof import Proof, Refold, RegionProver
+from normfold.verification.proof.algebra import prove_fold
+from normfold.verification.proof.region_proof import Proof, Refold, RegionProver
 
 NAMES_SHOWN = 6
 """Values that one sentence names; the report has them all."""

@@ -26,10 +26,10 @@ from onnx import helper
 
 from normfold.evaluation import NotCovered
 from normfold.folding import Folded, fold_model
-from normfold.verification.algebra import prove_fold
-from normfold.verification.boundary import Observation
+from normfold.verification.endtoend.reference import observe
 from normfold.verification.options import VerifyOptions
-from normfold.verification.reference import observe
+from normfold.verification.proof.algebra import prove_fold
+from normfold.verification.proof.boundary import Observation
 from tests.checker import graphs_of, nearest, nodes_of
 from tests.fuzz.draft import FLOATS
 from tests.fuzz.generate import Case

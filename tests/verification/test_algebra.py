@@ -12,8 +12,8 @@ import pytest
 from normfold.evaluation import DeadlineExceeded
 from normfold.reporting.report import Site
 from normfold.verification import VerifyOptions, prove_fold
-from normfold.verification.region_proof import Proof, RegionProver
-from normfold.verification.regions import Region
+from normfold.verification.proof.region_proof import Proof, RegionProver
+from normfold.verification.proof.regions import Region
 from tests.verification.conftest import ConvBatchNorm, Exact, Pair, model_of, no_refold
 
 Edit = Callable[[np.ndarray, np.ndarray], None]

@@ -8,7 +8,7 @@ import pytest
 
 from normfold.reporting.report import Verification
 from normfold.verification import verify_models
-from normfold.verification.decisions import Cut, find_cut
+from normfold.verification.endtoend.decisions import Cut, find_cut
 from normfold.verification.graph_index import GraphIndex
 from tests.verification.conftest import model_of
 

@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from normfold.verification import headtohead, verify_models
+from normfold.verification import verify_models
+from normfold.verification.endtoend import headtohead
+from normfold.verification.endtoend.noise import is_rounded
+from normfold.verification.endtoend.reference import _noise_of
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.matching import aligned
-from normfold.verification.noise import is_rounded
-from normfold.verification.reference import _noise_of
+from normfold.verification.location.matching import aligned
 from tests.verification.conftest import ConvBatchNorm, model_of
 from tests.verification.test_decisions import pair
 

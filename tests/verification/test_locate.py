@@ -16,8 +16,8 @@ from normfold.commands.verify import verify
 from normfold.errors import OutputError
 from normfold.verification import VerifyOptions, verify_fold, verify_models
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.locate import measure
-from normfold.verification.matching import match_values
+from normfold.verification.location.locate import measure
+from normfold.verification.location.matching import match_values
 from tests.verification.conftest import ConvBatchNorm, model_of, no_refold
 
 pytest.importorskip("onnxruntime")

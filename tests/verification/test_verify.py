@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-import normfold.verification.sweep as sweep_module
+import normfold.verification.endtoend.sweep as sweep_module
 import normfold.verification.verify as verify_module
 from normfold.commands.verify import verify as verify_files
 from normfold.errors import InputError

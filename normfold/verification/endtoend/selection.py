@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import InputError
-from normfold.verification.data import load_data
-from normfold.verification.inputs import (
+from normfold.inputs.data import load_data
+from normfold.inputs.drawing import (
     FAMILIES,
     SAMPLING_RATES,
     Arrays,

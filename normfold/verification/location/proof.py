@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from normfold.verification.failure import save_failure
-from normfold.verification.locate import neighbourhood, sentence
-from normfold.verification.region_proof import Proof, RegionProver
+from normfold.verification.location.failure import save_failure
+from normfold.verification.location.locate import neighbourhood, sentence
+from normfold.verification.proof.region_proof import Proof, RegionProver
 
 
 def described_proof(proof: Proof) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from normfold.errors import InputError
+from normfold.inputs.data import load_data
+from normfold.inputs.drawing import FAMILIES, assignments, draw, family_sample, resolve, signature
 from normfold.verification import VerifyOptions
-from normfold.verification.data import load_data
-from normfold.verification.inputs import FAMILIES, assignments, draw, family_sample, resolve, signature
-from normfold.verification.selection import Unaccepted, select
+from normfold.verification.endtoend.selection import Unaccepted, select
 
 
 def graph(inputs: str, ir_version: int = 8) -> ir.Model:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from normfold.verification.graph_index import STANDARD_DOMAINS, GraphIndex, Key
-from normfold.verification.matching import computed_alike
+from normfold.verification.location.matching import computed_alike
 
 DECIDING = frozenset(
     {

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 
 from normfold.errors import InputError
-from normfold.verification.image_options import ImageOptions
-from normfold.verification.images import image_files, load_images
-from normfold.verification.inputs import Arrays, InputSpec
-from normfold.verification.options import DataSource
+from normfold.inputs.drawing import Arrays, InputSpec
+from normfold.inputs.image_options import ImageOptions
+from normfold.inputs.images import image_files, load_images
+from normfold.inputs.options import DataSource
 
 MAX_BATCH = 8
 """Samples per run where the model leaves the batch open."""

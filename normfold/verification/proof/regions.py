@@ -15,8 +15,8 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from normfold.verification.difference import Differ, Difference
 from normfold.verification.graph_index import STANDARD_DOMAINS, GraphIndex, Key, first_output, literal
+from normfold.verification.proof.difference import Differ, Difference
 
 
 @dataclass(frozen=True)

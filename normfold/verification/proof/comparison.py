@@ -13,8 +13,8 @@ from normfold.evaluation import Alterations, Evaluator, NotCovered
 from normfold.evaluation.dtypes import promote
 from normfold.evaluation.errors import EvaluationFailed
 from normfold.evaluation.frame import UNALTERED
-from normfold.verification.boundary import Draft
-from normfold.verification.inputs import family_sample, is_floating
+from normfold.inputs.drawing import family_sample, is_floating
+from normfold.verification.proof.boundary import Draft
 
 RELATIVE = 1e-12
 """Rounding of the float64 evaluation itself, relative to the largest element."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from normfold.inputs.drawing import Arrays
 from normfold.runtime.client import Runtime
 from normfold.runtime.execution_providers import CPU
-from normfold.verification.inputs import Arrays
-from normfold.verification.providers import Outcome, relaxed_options, run_model
+from normfold.verification.endtoend.providers import Outcome, relaxed_options, run_model
 
 OPTIMISER_SECONDS = 20.0
 """Time that onnxruntime may take to optimise a model: it is quadratic in the number of nodes."""

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from normfold.inputs.drawing import Arrays, is_floating
 from normfold.runtime.client import Runtime
-from normfold.verification.inputs import Arrays, is_floating
-from normfold.verification.noise import FACTOR, noisy_batches, noisy_models
-from normfold.verification.providers import Outcome, run_model
-from normfold.verification.reference import Reference, largest_change
+from normfold.verification.endtoend.noise import FACTOR, noisy_batches, noisy_models
+from normfold.verification.endtoend.providers import Outcome, run_model
+from normfold.verification.endtoend.reference import Reference, largest_change
 from normfold.verification.rounding import ulp
 
 DISTRUST = 64.0

@@ -10,25 +10,25 @@ import onnx_ir as ir
 from normfold.errors import InputError
 from normfold.evaluation import EvaluationFailed, Evaluator, NotCovered
 from normfold.evaluation.nodes import Precision
+from normfold.inputs.drawing import Arrays
 from normfold.reporting.report import Verification
 from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, Session, write_model
 from normfold.runtime.execution_providers import CPU
-from normfold.verification.boundary import Observation
 from normfold.verification.contract import signature_differences
-from normfold.verification.decisions import Cut, cut_model, find_cut, find_hidden, saturates, tapped
-from normfold.verification.failure import parts_at, save_failure
+from normfold.verification.endtoend.decisions import Cut, cut_model, find_cut, find_hidden, saturates, tapped
+from normfold.verification.endtoend.headtohead import HeadToHead, Remark
+from normfold.verification.endtoend.probing import EvaluatorProbe, RuntimeProbe
+from normfold.verification.endtoend.providers import Outcome, opened, run_model, strict_options
+from normfold.verification.endtoend.reference import OverBudget, Reference, Watch, observe
+from normfold.verification.endtoend.selection import Selection, Unaccepted, select
+from normfold.verification.endtoend.untaken import conditions, inverted, same_branches, untaken
 from normfold.verification.graph_index import GraphIndex, first_output, is_random
-from normfold.verification.headtohead import HeadToHead, Remark
-from normfold.verification.inputs import Arrays
 from normfold.verification.ledger import Ledger
-from normfold.verification.locate import Location, described, locate, sentence
-from normfold.verification.matching import Twins, aligned
+from normfold.verification.location.failure import parts_at, save_failure
+from normfold.verification.location.locate import Location, described, locate, sentence
+from normfold.verification.location.matching import Twins, aligned
 from normfold.verification.options import VerifyOptions
-from normfold.verification.probing import EvaluatorProbe, RuntimeProbe
-from normfold.verification.providers import Outcome, opened, run_model, strict_options
-from normfold.verification.reference import OverBudget, Reference, Watch, observe
-from normfold.verification.selection import Selection, Unaccepted, select
-from normfold.verification.untaken import conditions, inverted, same_branches, untaken
+from normfold.verification.proof.boundary import Observation
 
 
 class EndToEnd:

@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from normfold.evaluation import DeadlineExceeded, deadline
 from normfold.reporting.report import Site
-from normfold.verification.comparison import Mismatch
 from normfold.verification.options import VerifyOptions
-from normfold.verification.region_proof import Observe, Proof, Refold, RegionProver
-from normfold.verification.regions import Region
+from normfold.verification.proof.comparison import Mismatch
+from normfold.verification.proof.region_proof import Observe, Proof, Refold, RegionProver
+from normfold.verification.proof.regions import Region
 
 OnFailure = Callable[[Proof, RegionProver], None]
 

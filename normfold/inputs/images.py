@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from normfold.errors import InputError, MissingDependency
-from normfold.verification.image_options import ImageOptions, Layout
-from normfold.verification.inputs import Arrays, InputSpec
+from normfold.inputs.drawing import Arrays, InputSpec
+from normfold.inputs.image_options import ImageOptions, Layout
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

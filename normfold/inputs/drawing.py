@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import InputError
-from normfold.verification.options import VerifyOptions
+from normfold.inputs.options import InputOptions
 
 FAMILIES = ("normal", "uniform", "large-mean", "impulse", "constant")
 """Kinds of floating-point inputs: N(0, 1); U[0, 1); N(10, 1); zero but for single ones, at the border above
@@ -68,7 +68,7 @@ def machine_epsilon(dtype: np.dtype) -> float:
     return float(finfo(dtype).eps)
 
 
-def signature(model: ir.Model, options: VerifyOptions | None = None) -> list[InputSpec]:
+def signature(model: ir.Model, options: InputOptions | None = None) -> list[InputSpec]:
     """The inputs that have to be provided. Those with a default (also an initializer) keep it.
 
     Args:
@@ -78,7 +78,7 @@ def signature(model: ir.Model, options: VerifyOptions | None = None) -> list[Inp
     Raises:
         InputError: an input is not a tensor, or a given shape does not fit.
     """
-    options = options or VerifyOptions()
+    options = options or InputOptions()
     specs = []
     for value in model.graph.inputs:
         if value.is_initializer():
@@ -93,7 +93,7 @@ def signature(model: ir.Model, options: VerifyOptions | None = None) -> list[Inp
     return specs
 
 
-def _shape_of(value: ir.Value, name: str, options: VerifyOptions) -> tuple[int | str, ...]:
+def _shape_of(value: ir.Value, name: str, options: InputOptions) -> tuple[int | str, ...]:
     given = options.shapes.get(name)
     if value.shape is None:
         if given is None:

@@ -10,11 +10,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from normfold.errors import OutputError
+from normfold.inputs.drawing import Arrays
 from normfold.runtime.client import write_model
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.inputs import Arrays
-from normfold.verification.locate import Location
-from normfold.verification.regions import extract
+from normfold.verification.location.locate import Location
+from normfold.verification.proof.regions import extract
 
 README = """\
 Two models that should compute the same from the same inputs, and do not:

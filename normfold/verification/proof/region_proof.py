@@ -9,9 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.errors import NormfoldError
+from normfold.inputs.drawing import FAMILIES, is_floating
 from normfold.reporting.report import Site
-from normfold.verification.boundary import Boundaries, Draft, Observation
-from normfold.verification.comparison import (
+from normfold.verification.graph_index import GraphIndex, is_random
+from normfold.verification.options import VerifyOptions
+from normfold.verification.proof.boundary import Boundaries, Draft, Observation
+from normfold.verification.proof.comparison import (
     Agreement,
     Mismatch,
     Rejected,
@@ -22,11 +25,8 @@ from normfold.verification.comparison import (
     notices,
     sample,
 )
-from normfold.verification.graph_index import GraphIndex, is_random
-from normfold.verification.inputs import FAMILIES, is_floating
-from normfold.verification.options import VerifyOptions
-from normfold.verification.regions import Region, Regions, extract, view
-from normfold.verification.sensitivity import change_at, randomised
+from normfold.verification.proof.regions import Region, Regions, extract, view
+from normfold.verification.proof.sensitivity import change_at, randomised
 
 Refold = Callable[[ir.Model], tuple[ir.Model, Mapping[str, Callable[[], np.ndarray]]]]
 Observe = Callable[[int], Observation | None]

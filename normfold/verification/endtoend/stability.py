@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from normfold.inputs.drawing import Arrays
 from normfold.reporting.report import Verification
 from normfold.runtime.client import Runtime, write_model
-from normfold.verification.headtohead import HeadToHead
-from normfold.verification.inputs import Arrays
+from normfold.verification.endtoend.headtohead import HeadToHead
 from normfold.verification.ledger import Ledger
 from normfold.verification.options import VerifyOptions
 

@@ -12,19 +12,25 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation import Evaluator, NotCovered
+from normfold.inputs.drawing import Arrays, is_floating
 from normfold.reporting.report import Verification
 from normfold.runtime.client import Runtime
 from normfold.runtime.execution_providers import CPU, provider_name, short_name
-from normfold.verification.decisions import saturates
+from normfold.verification.endtoend.decisions import saturates
+from normfold.verification.endtoend.providers import Outcome, without_kernel
+from normfold.verification.endtoend.reference import (
+    OverBudget,
+    Reference,
+    Watch,
+    float64_reference,
+    largest_change,
+)
+from normfold.verification.endtoend.sweep import Sweep, sweep
+from normfold.verification.endtoend.truth import Truth, distrusted, from_noise, from_reference, noise_response
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.inputs import Arrays, is_floating
 from normfold.verification.ledger import Ledger, Weight
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import Outcome, without_kernel
-from normfold.verification.reference import OverBudget, Reference, Watch, float64_reference, largest_change
 from normfold.verification.rounding import FACTOR, ULPS, Judgement, column, judge, rounding_of, ulp, within
-from normfold.verification.sweep import Sweep, sweep
-from normfold.verification.truth import Truth, distrusted, from_noise, from_reference, noise_response
 
 EVALUATOR = "evaluator"
 

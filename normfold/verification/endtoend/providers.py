@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from normfold.inputs.drawing import Arrays
 from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, Session
 from normfold.runtime.execution_providers import CPU, CUDA
-from normfold.verification.inputs import Arrays
-from normfold.verification.reference import largest_change
+from normfold.verification.endtoend.reference import largest_change
 
 Status = Literal["ok", "refused", "crashed", "not registered", "not assigned"]
 REPEATS = 3

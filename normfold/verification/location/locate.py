@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from normfold.inputs.drawing import Arrays, is_floating
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.inputs import Arrays, is_floating
-from normfold.verification.matching import Twins, match_values
+from normfold.verification.location.matching import Twins, match_values
 from normfold.verification.rounding import ulp
 
 PROBES = 12

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
+from normfold.inputs.drawing import Arrays, is_floating, machine_epsilon
 
 NOISE_ULPS = 2.0
 DRAWS = 2

@@ -14,11 +14,11 @@ import onnx_ir as ir
 
 from normfold.evaluation import DeadlineExceeded, Evaluator, NotCovered, deadline
 from normfold.evaluation.promotion import native_slots
-from normfold.verification.boundary import Observation
+from normfold.inputs.drawing import Arrays, is_floating, machine_epsilon
+from normfold.verification.endtoend.noise import is_rounded, with_initializers
 from normfold.verification.graph_index import GraphIndex
-from normfold.verification.inputs import Arrays, is_floating, machine_epsilon
-from normfold.verification.noise import is_rounded, with_initializers
 from normfold.verification.options import VerifyOptions
+from normfold.verification.proof.boundary import Observation
 
 OBSERVED_ELEMENTS = 65536
 """Contents of larger integer values are not kept."""

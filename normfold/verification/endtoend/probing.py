@@ -10,15 +10,15 @@ import onnx_ir as ir
 
 from normfold.evaluation import Evaluator
 from normfold.evaluation.nodes import Precision
+from normfold.inputs.drawing import Arrays
 from normfold.runtime.client import Runtime, write_model
-from normfold.verification.decisions import tapped
-from normfold.verification.inputs import Arrays
-from normfold.verification.locate import measure
-from normfold.verification.matching import Twins
-from normfold.verification.noise import noisy_batches, noisy_models, with_initializers
+from normfold.verification.endtoend.decisions import tapped
+from normfold.verification.endtoend.noise import noisy_batches, noisy_models, with_initializers
+from normfold.verification.endtoend.providers import strict_options
+from normfold.verification.endtoend.reference import Watch, moved_weights
+from normfold.verification.location.locate import measure
+from normfold.verification.location.matching import Twins
 from normfold.verification.options import VerifyOptions
-from normfold.verification.providers import strict_options
-from normfold.verification.reference import Watch, moved_weights
 
 
 class RuntimeProbe:

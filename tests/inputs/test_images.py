@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from normfold.errors import InputError, MissingDependency
-from normfold.verification import ImageOptions, VerifyOptions, parse_image_options, verify_models
-from normfold.verification import images as images_module
-from normfold.verification.data import load_data
+from normfold.inputs import ImageOptions, parse_image_options
+from normfold.inputs import images as images_module
+from normfold.inputs.data import load_data
+from normfold.verification import VerifyOptions, verify_models
+from tests.inputs.test_inputs import specs_of
 from tests.verification.conftest import ConvBatchNorm
-from tests.verification.test_inputs import specs_of
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.evaluation.promotion import native_slots
+from normfold.inputs.drawing import is_floating
 from normfold.verification.graph_index import GraphIndex, Key
-from normfold.verification.inputs import is_floating
-from normfold.verification.shape_inference import Dims, infer
+from normfold.verification.proof.shape_inference import Dims, infer
 
 SHRINK_ABOVE = 4096
 """Boundary values with more elements than this are first tried with smaller images."""

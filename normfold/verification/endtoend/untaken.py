@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from normfold.inputs.drawing import Arrays
 from normfold.verification.graph_index import STANDARD_DOMAINS, GraphIndex, first_output
-from normfold.verification.inputs import Arrays
 
 
 def conditions(original: GraphIndex, folded: GraphIndex) -> dict[str, str]:

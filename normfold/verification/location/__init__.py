@@ -1,0 +1,1 @@
+"""Where two models part: values that correspond, the first that differs, the smallest pair that shows it."""
