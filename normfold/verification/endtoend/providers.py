@@ -1,4 +1,4 @@
-"""Runs two model files on execution providers of onnxruntime, with graph optimisations off and on."""
+"""Runs a model file on an execution provider of onnxruntime, and says what came of it."""
 
 from __future__ import annotations
 
