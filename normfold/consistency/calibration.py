@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.affine import Array64
-from normfold.consistency.causes import Cause, compare
 from normfold.consistency.counted import record_images
 from normfold.consistency.departure import LEAST_IMAGES, rms
-from normfold.consistency.diagnosis import diagnose
+from normfold.consistency.explanation.causes import Cause, compare
+from normfold.consistency.explanation.diagnosis import diagnose
 from normfold.consistency.intake import Intake, is_per_channel
 from normfold.consistency.layers import NormLayer, batchnorm_layers, inlined
 from normfold.consistency.measurement import Measured, Progress, measure_layers

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.departure import LEAST_IMAGES, Departure
-from normfold.consistency.diagnosis import diagnose
+from normfold.consistency.explanation.causes import Cause, Compared, compare
+from normfold.consistency.explanation.diagnosis import diagnose
 from normfold.consistency.layers import inlined
 from normfold.consistency.measurement import TRAINING_BATCH, Measured, Progress, measure_layers
 from normfold.consistency.oracle import TrainEvalGap, measure_gap

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from normfold.consistency.causes import counted
+from normfold.consistency.explanation.causes import counted
 from normfold.errors import InputError
 from normfold.torch_modules.messages import first_line
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from normfold.consistency.batch_noise import BatchHypothesis, choose, rival
-from normfold.consistency.image_scatter import ImageScatter, image_scatter
+from normfold.consistency.explanation.batch_noise import BatchHypothesis, choose, rival
+from normfold.consistency.explanation.image_scatter import ImageScatter, image_scatter
 from normfold.consistency.training import running_layers
 
 PIXELS, CHANNELS = 6, 24

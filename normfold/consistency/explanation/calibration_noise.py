@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from normfold.consistency.causes import Compared, compare
 from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, images_behind, rms
+from normfold.consistency.explanation.causes import Compared, compare
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import Measured, measure_layers
 from normfold.consistency.statistics import Batch, ChannelMoments, image_count, rebatched

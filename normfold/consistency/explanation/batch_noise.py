@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normfold.affine import Array64
-from normfold.consistency.image_scatter import ImageScatter
+from normfold.consistency.explanation.image_scatter import ImageScatter
 from normfold.consistency.measurement import LayerData
 from normfold.consistency.statistics import ChannelMoments
 

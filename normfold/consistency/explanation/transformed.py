@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from normfold.affine import Array64
-from normfold.consistency.causes import Cause, Compared, counted
 from normfold.consistency.departure import LEAST_LOG_RATIO, LEAST_Z, departure, rms
+from normfold.consistency.explanation.causes import Cause, Compared, counted
 from normfold.consistency.layers import NormLayer
 
 _MOST_BESSEL = 8

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from normfold.consistency import batch_noise
-from normfold.consistency.calibration_noise import explained_by_calibration
-from normfold.consistency.causes import Cause, Compared, compare
 from normfold.consistency.departure import LEAST_IMAGES
-from normfold.consistency.image_scatter import ImageScatter, image_scatter
+from normfold.consistency.explanation import batch_noise
+from normfold.consistency.explanation.calibration_noise import explained_by_calibration
+from normfold.consistency.explanation.causes import Cause, Compared, compare
+from normfold.consistency.explanation.image_scatter import ImageScatter, image_scatter
+from normfold.consistency.explanation.other_weights import judged_by_weights
+from normfold.consistency.explanation.preprocessing import explained_by_inputs, find_preparation
+from normfold.consistency.explanation.transformed import bessel, factor, warm_up
 from normfold.consistency.layers import NormLayer
 from normfold.consistency.measurement import LayerData, Measured, measure_layers
 from normfold.consistency.order import first_layers
-from normfold.consistency.other_weights import judged_by_weights
-from normfold.consistency.preprocessing import explained_by_inputs, find_preparation
 from normfold.consistency.statistics import Batch, image_count, rebatched
 from normfold.consistency.training import running_layers
-from normfold.consistency.transformed import bessel, factor, warm_up
 from normfold.evaluation import NotCovered
 
 LARGE_EPSILON = 1e-2

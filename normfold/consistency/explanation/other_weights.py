@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from normfold.consistency.causes import Compared
+from normfold.consistency.explanation.causes import Compared
 from normfold.consistency.static.moments import Moments, moments_of
 from normfold.consistency.static.subject import Subject
 from normfold.preparation.workspace import Workspace
