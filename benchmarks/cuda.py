@@ -208,6 +208,7 @@ def main(arguments: Sequence[str]) -> int:
     """Verify, time, print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks cuda", description=__doc__)
     parser.add_argument("models", nargs="*", type=Path, help="model files; by default the real ones")
+    parser.add_argument("--norms", action="store_true", help="the forms of GroupNorm alone")
     parser.add_argument("-o", "--output", type=Path, help="write the tables to this file")
     parser.add_argument(
         "--device", default="an unnamed device", help="what the device is called in the table"
@@ -227,8 +228,9 @@ def main(arguments: Sequence[str]) -> int:
             page.add(_NORMS)
             unet = write_unet(Path(folder) / "unet.onnx")
             page.table(norms(unet, provider), Path(folder), provider)
+        if not given.norms:
             page.add("\n## Models\n")
-        page.table(whole_models(given.models), Path(folder), provider)
+            page.table(whole_models(given.models), Path(folder), provider)
     if given.output:
         given.output.write_text(page.text, encoding="utf-8")
     return 0
