@@ -48,8 +48,8 @@ MUTANTS = [
         "planning/operators/add.py",
         Edit(
             "forward the sign of Sub is lost",
-            "shift = shift + sign(node.node, slot) * to_output",
-            "shift = shift + to_output",
+            "shift = summed(shift, sign(node.node, slot) * to_output",
+            "shift = summed(shift, to_output",
         ),
         Edit("a shift counted once for each slot", "affine.shift / count", "affine.shift"),
         Edit("every slot takes the shift", "if slot in takers else", "if True else"),
@@ -245,8 +245,12 @@ MUTANTS = [
             "lambda g: np.broadcast_to(g * scale, shape)",
             "lambda g: np.broadcast_to(g / scale, shape)",
         ),
-        Edit("forgotten: one parameter per group", "if (grouped != grouped[:, :1]).any():", "if False:"),
-        Edit("forgotten: a shift within a group", "if (grouped != grouped[..., :1]).any():", "if False:"),
+        Edit(
+            "forgotten: one parameter per group", "if not alike(grouped, grouped[:, :1]).all():", "if False:"
+        ),
+        Edit(
+            "forgotten: a shift within a group", "if not alike(grouped, grouped[..., :1]).all():", "if False:"
+        ),
         Edit(
             "forgotten: a scale is not dead",
             'if affine.has_scale:\n        raise Refused("NF114", f"a scale',

@@ -70,17 +70,17 @@ MUTANTS = [
         ),
         Edit(
             "forgotten: every period is the same",
-            "return first if (tiled == first[:, None]).all() else None",
+            "return first if alike(tiled, first[:, None]).all() else None",
             "return first",
         ),
         Edit(
             "forgotten: every share is the same",
-            "return first if (repeated == first[:, :, None]).all() else None",
+            "return first if alike(repeated, first[:, :, None]).all() else None",
             "return first",
         ),
         Edit(
             "parts that ask differently on one number",
-            "and all(a.shape == first.shape and (a == first).all() for a in arrays):",
+            "and all(a.shape == first.shape and alike(a, first).all() for a in arrays):",
             "and all(a.shape == first.shape for a in arrays):",
         ),
         Edit(
@@ -141,7 +141,7 @@ MUTANTS = [
         "planning/operators/gather.py",
         Edit(
             "places that read one element ask differently",
-            "if not (whole.take(indices.reshape(-1), axis=axis) == wanted).all():",
+            "if not alike(whole.take(indices.reshape(-1), axis=axis), wanted).all():",
             "if False:",
         ),
         Edit(
@@ -170,7 +170,7 @@ MUTANTS = [
         ),
         Edit(
             "forgotten: the period of X",
-            "if not all((part == parts[0]).all() for part in parts):",
+            "if not all(alike(part, parts[0]).all() for part in parts):",
             "if False:",
         ),
         Edit("new axes of an Expand behind", "new = array.ndim - rank", "new = 0"),
@@ -197,7 +197,7 @@ MUTANTS = [
         "planning/operators/depth_to_space.py",
         Edit("DCR and CRD exchanged", '"mode", "DCR") == "DCR"', '"mode", "DCR") != "DCR"'),
         Edit("the default mode is CRD", '"mode", "DCR")', '"mode", "CRD")'),
-        Edit("forgotten: the same within a block", "if not (laid == first).all():", "if False:"),
+        Edit("forgotten: the same within a block", "if not alike(laid, first).all():", "if False:"),
         Edit("forgotten: uniform over the pixels", "if array.shape[2:] != (1, 1):", "if False:"),
         Edit(
             "channels tiled where they repeat",
@@ -217,7 +217,11 @@ MUTANTS = [
             "after = _one_number((affine.scale * before + affine.shift)[met], node)",
             "after = _one_number((affine.scale * before + 0 * affine.shift)[met], node)",
         ),
-        Edit("forgotten: one pad value for all channels", "if not (values == first).all():", "if False:"),
+        Edit(
+            "forgotten: one pad value for all channels",
+            "if not alike(values, values.flat[:1]).all():",
+            "if False:",
+        ),
         Edit(
             "forward the pad value is moved, not moved back", "value - affine.shift)", "value + affine.shift)"
         ),

@@ -24,8 +24,8 @@ MUTANTS = [
         ),
         Edit(
             "an axis collapses that varies at its end",
-            "if (array == first).all():",
-            "if (array.take([0, 1], axis=axis) == first).all():",
+            "if alike(last, first).all() and alike(array, first).all():",
+            "if alike(array.take([0, 1], axis=axis), first).all():",
         ),
         Edit(
             "axes re-indexed in reverse",
@@ -34,8 +34,8 @@ MUTANTS = [
         ),
         Edit(
             "two affines of one scale are the same",
-            "bool((self.scale == other.scale).all() and (self.shift == other.shift).all())",
-            "bool((self.scale == other.scale).all())",
+            "bool(alike(self.scale, other.scale).all() and alike(self.shift, other.shift).all())",
+            "bool(alike(self.scale, other.scale).all())",
         ),
         Edit("a vector laid along the axis behind", "shape[axis] = vector_.size", "shape[-1] = vector_.size"),
     ),

@@ -120,8 +120,8 @@ MUTANTS = [
         ),
         Edit(
             "a BatchNormalization on any axis",
-            "return affine.has_shift and affine.axes == (1,) and affine.rank > 2",
-            "return affine.has_shift and affine.rank > 2",
+            "return affine.axes == (1,) or (per_channel and not affine.axes)",
+            "return True",
         ),
         Edit(
             "one that was a BatchNormalization varies anywhere",
