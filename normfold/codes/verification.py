@@ -145,4 +145,11 @@ VERIFICATION_CODES: tuple[Code, ...] = (
         "What is in the other branch was not compared, and is not the same in both models.",
         "Give inputs that take it, with --data, --shape or --dim.",
     ),
+    Code(
+        "NF221",
+        "constant not exercised",
+        "A constant differs between the models, and no difference in it moves an output on these inputs.",
+        "An error there would not be seen: a row of a table, a threshold, a channel that is always cut off.",
+        "Give inputs that reach it, with --data, --shape or --dim.",
+    ),
 )

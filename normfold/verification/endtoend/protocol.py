@@ -8,19 +8,22 @@ from pathlib import Path
 import onnx_ir as ir
 
 from normfold.errors import InputError
-from normfold.evaluation import EvaluationFailed, Evaluator, NotCovered
+from normfold.evaluation import Evaluator, NotCovered
 from normfold.evaluation.nodes import Precision
 from normfold.inputs.drawing import Arrays
 from normfold.reporting.report import Verification
-from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, Session, write_model
+from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, write_model
 from normfold.runtime.execution_providers import CPU
 from normfold.verification.contract import signature_differences
 from normfold.verification.endtoend.decisions import Cut, cut_model, find_cut, find_hidden, saturates, tapped
+from normfold.verification.endtoend.exercised import unexercised
 from normfold.verification.endtoend.headtohead import HeadToHead, Remark
+from normfold.verification.endtoend.integers import telling_integers
 from normfold.verification.endtoend.probing import EvaluatorProbe, RuntimeProbe
-from normfold.verification.endtoend.providers import Outcome, opened, run_model, strict_options
+from normfold.verification.endtoend.providers import Outcome, run_model
 from normfold.verification.endtoend.reference import OverBudget, Reference, Watch, observe
-from normfold.verification.endtoend.selection import Selection, Unaccepted, select
+from normfold.verification.endtoend.selection import Selection, Unaccepted, all_finite, select
+from normfold.verification.endtoend.trial import Trial
 from normfold.verification.endtoend.untaken import conditions, inverted, same_branches, untaken
 from normfold.verification.graph_index import GraphIndex, first_output, is_random
 from normfold.verification.ledger import Ledger
@@ -92,11 +95,13 @@ class EndToEnd:
         if self._ledger.has("fail"):
             return False
         try:
-            attempt = _Attempt(self._original, self._files, self._runtime, self._outputs, self._options)
+            trial = Trial(self._original, self._files, self._runtime, self._outputs, self._options)
             self._selection = select(
-                self._original, self._options, attempt, self._objection, look_twice=not self._of_a_fold
+                self._original, self._options, trial, self._objection, look_twice=not self._of_a_fold
             )
-            self._known = attempt.close(self._selection.batches)
+            if not self._of_a_fold and self._options.data is None:
+                self._add_telling_integers(trial)
+            self._known = trial.close(self._selection.batches)
         except InputError as error:
             if self._options.data is not None or self._options.shapes:
                 raise
@@ -114,6 +119,20 @@ class EndToEnd:
                 "inconclusive", "NF208", f"no generated input runs, give --shape or --data: {failure}"
             )
         return False
+
+    def _add_telling_integers(self, trial: Trial) -> None:
+        """Adds a run with integers that select what differs in the models, if the original takes them."""
+        if not self._selection.batches:
+            return
+        models = GraphIndex(self._original), GraphIndex(self._folded)
+        told = telling_integers(*models, self._selection.batches[0])
+        if told is None:
+            return
+        try:
+            if all_finite(trial(told)) or self._options.allow_nonfinite:
+                self._selection.add(told)
+        except Unaccepted:
+            return
 
     def observation(self, variant: int) -> Observation | None:
         """Shapes of the original's values on the chosen inputs, for the proof by regions."""
@@ -173,6 +192,7 @@ class EndToEnd:
             remarks += self._remarks_inside(comparison.silent - in_question, set(self._outputs) - in_question)
             if not self._of_a_fold:
                 self._enter_untaken_branches()
+                self._enter_unexercised()
         wrong = next((remark for remark in remarks if remark.code in ("NF203", "NF215")), None)
         if wrong is not None and not self._report.located:
             self._locate(wrong)
@@ -289,6 +309,19 @@ class EndToEnd:
                     sentence = f"the If that makes '{name}' takes one branch only, and the other does not run"
                     self._ledger.add("inconclusive", "NF220", f"{sentence} on the same inputs")
 
+    def _enter_unexercised(self) -> None:
+        """Enters constants that differ and that no input lets reach an output."""
+        if self._ledger.has("fail"):
+            return
+        batches = self._selection.batches
+
+        def run(model: ir.Model) -> list[Arrays] | None:
+            return self._run(model, "changed", self._outputs, batches)
+
+        for name in unexercised(GraphIndex(self._original), GraphIndex(self._folded), run):
+            sentence = f"a constant in front of '{name}' differs, and no input lets it show"
+            self._ledger.add("inconclusive", "NF221", sentence)
+
     def _named_alike(self) -> ir.Model:
         """The folded model, values that correspond named as in the original."""
         if self._of_a_fold:
@@ -352,12 +385,18 @@ class EndToEnd:
         """What values of the original's main graph are in each run; ``None`` where that cannot be had."""
         if not names:
             return [{} for _ in batches]
+        return self._run(tapped(self._original, names), "read", names, batches)
+
+    def _run(
+        self, model: ir.Model, stem: str, names: Sequence[str], batches: Sequence[Arrays]
+    ) -> list[Arrays] | None:
+        """Outputs of a model in its own types, in each run; ``None`` where it does not run."""
         if self._runtime is not None:
-            path = write_model(tapped(self._original, names), self._runtime.folder, "read")
+            path = write_model(model, self._runtime.folder, stem)
             outcome = run_model(self._runtime, path, CPU, batches, names, optimize=False)
             if outcome.status == "ok":
                 return outcome.runs
-        evaluator, watch = Evaluator(self._original, precision="native"), Watch(self._options)
+        evaluator, watch = Evaluator(model, precision="native"), Watch(self._options)
         try:
             return [watch.run(evaluator, batch, names) for batch in batches]
         except (NotCovered, OverBudget):
@@ -367,63 +406,3 @@ class EndToEnd:
 def _of_the_models(remark: Remark) -> bool:
     """Whether it speaks against a model itself; what a runtime's optimiser does is judged by outputs."""
     return remark.weight == "fail" and not remark.optimize
-
-
-class _Attempt:
-    """Runs the original on one input: in onnxruntime where that loads it, otherwise in the evaluator."""
-
-    def __init__(
-        self,
-        model: ir.Model,
-        files: tuple[Path, Path] | None,
-        runtime: Runtime | None,
-        outputs: Sequence[str],
-        options: VerifyOptions,
-    ) -> None:
-        self._model, self._outputs = model, outputs
-        self._watch = Watch(options)
-        self._runtime, self._file = runtime, files[0] if files else None
-        self._session: Session | None = None
-        self._evaluator: Evaluator | None = None
-        self._seen: list[tuple[Arrays, Arrays]] = []
-        self._open()
-
-    def _open(self) -> None:
-        if self._runtime is not None and self._file is not None:
-            try:
-                self._session = self._runtime.open(
-                    self._file, CPU, optimize=False, options=strict_options(CPU)
-                )
-            except (RuntimeRefused, RuntimeCrashed):
-                self._session = None
-        if self._session is None:
-            self._evaluator = Evaluator(self._model, precision="native")
-
-    def close(self, batches: Sequence[Arrays]) -> dict[str, Outcome]:
-        """Unloads the model; returns what it did on the CPU provider if it ran all batches there."""
-        if self._session is None or self._runtime is None:
-            return {}
-        known = opened(self._session, CPU)
-        for batch in batches:
-            known.runs += [results for inputs, results in self._seen if inputs is batch]
-        self._runtime.release(self._session)
-        return {CPU: known} if len(known.runs) == len(batches) else {}
-
-    def __call__(self, inputs: Arrays) -> Arrays:
-        if self._session is not None and self._runtime is not None:
-            try:
-                results = self._runtime.run(self._session, inputs, self._outputs)
-                self._seen.append((inputs, results))
-                return results
-            except RuntimeRefused as error:
-                raise Unaccepted(str(error)) from error
-            except RuntimeCrashed:
-                self._session = None
-                self._evaluator = Evaluator(self._model, precision="native")
-        assert self._evaluator is not None
-        try:
-            return self._watch.run(self._evaluator, inputs, self._outputs)
-        except OverBudget as error:
-            raise Unaccepted(str(error), rejected=False) from error
-        except NotCovered as error:
-            raise Unaccepted(str(error), rejected=isinstance(error, EvaluationFailed)) from error

@@ -73,6 +73,12 @@ class Selection:
     failure: str | None = None
     nonfinite: bool = False
 
+    def add(self, batch: Arrays) -> None:
+        """Adds a run like the first with other contents."""
+        self.batches.append(batch)
+        runs = self.description["runs"]
+        runs.append(dict(runs[0]))
+
 
 def select(
     model: ir.Model,
@@ -161,7 +167,7 @@ def _look_twice(
                 outputs = attempt(arrays)
             except Unaccepted:
                 outputs = None
-            fit = outputs is not None and (_all_finite(outputs) or options.allow_nonfinite)
+            fit = outputs is not None and (all_finite(outputs) or options.allow_nonfinite)
             if fit and (not sizes or found == sizes or objection(arrays) is None):
                 _take(selection, [arrays], [families], shapes)
                 return
@@ -239,7 +245,7 @@ def _try_families(
                 if all(spec.floating for spec in specs):
                     return batches, used, failure
                 continue
-            if _all_finite(outputs) or options.allow_nonfinite:
+            if all_finite(outputs) or options.allow_nonfinite:
                 batches.append(arrays)
                 used.append(families)
                 break
@@ -248,5 +254,6 @@ def _try_families(
     return batches, used, failure
 
 
-def _all_finite(outputs: Arrays) -> bool:
+def all_finite(outputs: Arrays) -> bool:
+    """Whether no output holds NaN or an infinity."""
     return all(bool(np.isfinite(v).all()) for v in outputs.values() if v.dtype.kind == "f")
