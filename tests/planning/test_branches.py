@@ -331,7 +331,7 @@ class TestMerges:
     ) -> None:
         model = check.model(
             """g (float[N, 4, H, W] x) => (float[N, 4, H, W] y) {
-                a = Conv (x, w) c = Conv (x, u) f = Add (a, k) r = Sub (o, c) t = Add (f, r) y = Sigmoid (t)
+                a = Conv (x, w) c = Conv (x, u) f = Add (a, k) r = Sub (o, c) t = Sub (f, r) y = Sigmoid (t)
             }""",
             check.weights(w=(4, 4, 1, 1), u=(4, 4, 1, 1), k=k, o=other),
         )

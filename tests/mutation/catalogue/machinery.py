@@ -38,6 +38,13 @@ MUTANTS = [
             "bool(alike(self.scale, other.scale).all())",
         ),
         Edit("a vector laid along the axis behind", "shape[axis] = vector_.size", "shape[-1] = vector_.size"),
+        Edit("float32 tells apart what counts as one", "_NOISE = 2.0**-49", "_NOISE = 2.0**-20"),
+        Edit("rounding of float64 tells numbers apart", "_NOISE = 2.0**-49", "_NOISE = 0.0"),
+        Edit(
+            "what cancels leaves rounding",
+            "return np.where(np.abs(total) <= _ROUNDING * np.abs(a), 0.0, total)",
+            "return total",
+        ),
     ),
     *mutants_of(
         "recognition/batchnorm.py",
@@ -358,6 +365,11 @@ MUTANTS = [
     *mutants_of(
         "rewriting/apply.py",
         Edit(
+            "a norm ends where its affine was",
+            "workspace.sealed.discard(survivor)",
+            "pass",
+        ),
+        Edit(
             "a change of meaning keeps the name",
             "value.name = _changed_name(value, workspace)\n    x, y",
             "pass\n    x, y",
@@ -374,6 +386,16 @@ MUTANTS = [
     ),
     *mutants_of(
         "rewriting/branches.py",
+        Edit(
+            "the sign of a constant term is lost",
+            "arrays.append(term.sign * recipe.compute())",
+            "arrays.append(recipe.compute())",
+        ),
+        Edit(
+            "constants are an outer product",
+            "if total.size > max(array.size for array in arrays):",
+            "if False:",
+        ),
         Edit("dilations of the merged Conv forgotten", '"dilations": list(layout.dilations),', ""),
         Edit("pads in front only", "[*layout.begin, *layout.end]", "[*layout.begin, *layout.begin]"),
         Edit("others are added whatever their sign", '"Add" if term.sign > 0 else "Sub"', '"Add"'),

@@ -124,6 +124,11 @@ MUTANTS = [
             "return True",
         ),
         Edit(
+            "equal numbers cost more than others",
+            "return affine.axes == (1,) or (per_channel and not affine.axes)",
+            "return affine.axes == (1,)",
+        ),
+        Edit(
             "one that was a BatchNormalization varies anywhere",
             "return set(affine.axes) <= {1}",
             "return True",
