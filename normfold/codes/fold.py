@@ -90,8 +90,9 @@ FOLD_CODES: tuple[Code, ...] = (
     Code(
         "NF111",
         "outside the range of the type",
-        "The folded constant would overflow, or a channel would shrink into subnormal numbers.",
-        "The result would be infinite or would have lost its digits.",
+        "The folded constant would overflow, a channel would shrink into subnormal numbers, or a factor that "
+        "is not 1 would round to 1.",
+        "The result would be infinite, would have lost its digits, or would be nothing to the next fold.",
         "Fold in float32 first and convert to float16 afterwards.",
     ),
     Code(

@@ -11,11 +11,13 @@ from normfold.affine import Affine, Array64
 from normfold.planning.crossing import Crossing
 from normfold.planning.numbers import limits
 from normfold.planning.plan import Walk
-from normfold.preparation.constant64 import FLOAT_TYPES, Constant64
+from normfold.preparation.constant64 import FLOAT_TYPES, Constant64, round_once
 from normfold.preparation.node_view import NodeView
 from normfold.preparation.workspace import Workspace
 from normfold.refusal import Refused
 
+# No type moves 1, or 0, by more when it rounds.
+_COARSEST = 2.0**-7
 _SUMS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "DeformConv", "ReduceSum", "Add", "Sub", "Sum"})
 
 
@@ -103,17 +105,32 @@ def check_affine(affine: Affine, dtype: ir.DataType | None, name: str) -> None:
     if not affine.is_finite:
         raise Refused("NF108", f"the affine left on {name!r} would not be finite")
     if dtype is not None and not is_representable(affine, dtype):
-        raise Refused("NF111", f"the affine left on {name!r} would leave the range of {dtype.name.lower()}")
+        raise Refused(
+            "NF111",
+            f"the affine left on {name!r} would leave the range of {dtype.name.lower()}, or be nothing in it",
+        )
 
 
 def is_representable(affine: Affine, dtype: ir.DataType) -> bool:
-    """Whether no constant overflows the type, and no factor loses digits that count.
+    """Whether no constant overflows the type, no factor loses digits that count, and something is left.
 
     Below the normal range of float16 a factor still makes results that count; in the wider types it does not.
+    What is no identity, c times the rounded 1/c for one, must not be written as one, which the next fold would
+    take away.
     """
     least = np.abs(affine.scale[affine.scale != 0.0]).min(initial=math.inf)
     in_digits = dtype != ir.DataType.FLOAT16 or least >= limits(dtype)[1]
-    return fits(affine.scale, dtype) and fits(affine.shift, dtype) and bool(in_digits)
+    in_range = fits(affine.scale, dtype) and fits(affine.shift, dtype)
+    vanishes = _becomes(1.0, affine.scale, dtype) or _becomes(0.0, affine.shift, dtype)
+    return in_range and bool(in_digits) and not vanishes
+
+
+def _becomes(number: float, values: Array64, dtype: ir.DataType) -> bool:
+    """Whether ``number`` is what all of ``values`` round to, which are not all that number."""
+    if not (np.abs(values - number) <= _COARSEST).all():
+        return False
+    rounded = round_once(values, dtype).astype(np.float64)
+    return bool((rounded == number).all() and (values != number).any())
 
 
 def fits(values: Array64, dtype: ir.DataType) -> bool:

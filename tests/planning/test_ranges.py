@@ -103,6 +103,40 @@ def test_representable_looks_at_digits_in_float16() -> None:
     assert is_representable(Affine.of(0.0, 1e-6, rank=1), ir.DataType.FLOAT16)
 
 
+@pytest.mark.parametrize(
+    ("scale", "shift", "dtype", "expected"),
+    [
+        (1 + 2.0**-25, 0.0, ir.DataType.FLOAT, False),
+        (1 + 2.0**-25, 0.0, ir.DataType.DOUBLE, True),
+        (1 + 2.0**-23, 0.0, ir.DataType.FLOAT, True),
+        (1 - 2.0**-13, 0.0, ir.DataType.FLOAT16, False),
+        (1 - 2.0**-10, 5.0, ir.DataType.BFLOAT16, False),
+        ([1 + 2.0**-25, 1.0], 0.0, ir.DataType.FLOAT, False),
+        ([1 + 2.0**-25, 2.0], 0.0, ir.DataType.FLOAT, True),
+        (2.0, 1e-60, ir.DataType.FLOAT, False),
+        (2.0, 1e-60, ir.DataType.DOUBLE, True),
+        (1.0, 0.0, ir.DataType.FLOAT, True),
+    ],
+)
+def test_what_rounds_to_nothing_cannot_be_written(
+    scale: float | list[float], shift: float, dtype: ir.DataType, expected: bool
+) -> None:
+    assert is_representable(Affine.of(np.array(scale), shift, rank=1), dtype) is expected
+
+
+@pytest.mark.parametrize("between", ["", "r = Relu (a) "], ids=["in a row", "a Relu between"])
+def test_a_factor_and_its_rounded_inverse_stay(check: Any, between: str) -> None:
+    """Their product is not 1, but would be written as 1: the next fold would take that for nothing."""
+    text = """g (float[2, 4, 5, 5] x) => (float[2, 4, 5, 5] y) {{
+        s = Sigmoid (x) a = Mul (s, c) {between} b = Mul ({last}, d) y = Sigmoid (b) }}"""
+    model = text.format(between=between, last="r" if between else "a")
+    three = np.array(3.0, np.float32)
+    outcome = check(check.model(model, {"c": three, "d": 1 / three}))
+    assert outcome.counts["Mul"] == 2
+    # The inverse of a power of two is one.
+    assert "Mul" not in check(check.model(model, {"c": np.float32(4.0), "d": np.float32(0.25)})).counts
+
+
 def test_a_shift_in_front_stays_well_inside_the_range() -> None:
     assert safe_shift(np.array([100.0]), ir.DataType.FLOAT16)
     assert not safe_shift(np.array([1e3]), ir.DataType.FLOAT16)
