@@ -115,8 +115,8 @@ def is_representable(affine: Affine, dtype: ir.DataType) -> bool:
     """Whether no constant overflows the type, no factor loses digits that count, and something is left.
 
     Below the normal range of float16 a factor still makes results that count; in the wider types it does not.
-    What is no identity, c times the rounded 1/c for one, must not be written as one, which the next fold would
-    take away.
+    What is no identity, c times the rounded 1/c for one, must not be written as one: the next fold would take
+    it away.
     """
     least = np.abs(affine.scale[affine.scale != 0.0]).min(initial=math.inf)
     in_digits = dtype != ir.DataType.FLOAT16 or least >= limits(dtype)[1]
