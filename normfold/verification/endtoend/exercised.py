@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from normfold.inputs.drawing import Arrays, is_floating, machine_epsilon
-from normfold.verification.endtoend.decisions import DECIDING
+from normfold.verification.endtoend.decisions import DECIDING, SHAPE_READERS
 from normfold.verification.graph_index import GraphIndex, first_output, literal
 
 MOST_CONSTANTS = 4
@@ -80,7 +80,7 @@ def differences(original: GraphIndex, other: GraphIndex) -> list[Difference]:
         for slot, (a, b) in enumerate(zip(left.inputs, right.inputs, strict=True)):
             if a is None or b is None or left not in alive or a in found:
                 continue
-            if a not in original.constants or b not in other.constants:
+            if a not in original.constants or b not in other.constants or left.op_type in SHAPE_READERS:
                 continue
             content = _changed(literal(a), literal(b), enlarge=left.op_type not in DECIDING)
             if content is not None:
