@@ -68,6 +68,18 @@ class Interpreter:
         feeds = {name: np.asarray(v) for name, v in zip(node.input, inputs, strict=True) if name}
         return [double(np.asarray(out)) for out in evaluator.run(None, feeds)]
 
+    def _splittosequence(self, inputs: list[Any], attributes: dict[str, Any]) -> list[np.ndarray]:
+        x, axis = inputs[0], attributes.get("axis", 0)
+        if len(inputs) < 2:
+            parts = np.split(x, x.shape[axis], axis)
+            return parts if attributes.get("keepdims", 1) else [np.squeeze(part, axis) for part in parts]
+        sizes = np.asarray(inputs[1])
+        cuts = np.cumsum(sizes)[:-1] if sizes.ndim else np.arange(sizes, x.shape[axis], sizes)
+        return np.split(x, cuts, axis)
+
+    def _sequenceat(self, inputs: list[Any], attributes: dict[str, Any]) -> np.ndarray:
+        return np.asarray(inputs[0][int(inputs[1])])
+
     def _loop(self, inputs: list[Any], body: onnx.GraphProto, scope: dict[str, Any]) -> list[Any]:
         trips, condition, *carried = inputs
         names, scanned = [i.name for i in body.input], []

@@ -43,6 +43,7 @@ from normfold.rewriting.expressions import evaluate_expressions
 from normfold.rewriting.initializers import list_as_inputs, settle_names, sweep, unused
 from normfold.rewriting.lowering import lower, shortens
 from normfold.rewriting.raising import raise_chain, remove_identity
+from normfold.rewriting.sequences import split_without_sequences
 from normfold.rewriting.untiling import untile_batchnorms
 
 # Each pass removes at least one affine or is the last; this only bounds a defect.
@@ -158,6 +159,7 @@ class _Folder:
 
     def run(self) -> None:
         bypass_no_ops(self._workspace, self._keep)
+        split_without_sequences(self._workspace, self._keep)
         # What overflows is refused with a reason; numpy's warning would only name a line of this package.
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             self.norms = substitute_norms(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from normfold.preparation.constant64 import Constant64, round_once
@@ -50,6 +51,19 @@ def new_initializer(
     graph.register_initializer(value)
     workspace.constants.define(value, constant)
     workspace.shapes.set(value, constant.shape, dtype)
+    return value
+
+
+def integer_initializer(
+    content: int | Sequence[int], stem: str, graph: ir.Graph, workspace: Workspace
+) -> ir.Value:
+    """An int64 initializer, such as a shape or an index."""
+    name = workspace.fresh_name(stem)
+    tensor = ir.tensor(np.array(content, dtype=np.int64), name=name)
+    shape = tensor.shape.numpy()
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    workspace.shapes.set(value, tuple(shape), tensor.dtype)
     return value
 
 

@@ -14,7 +14,7 @@ from normfold.preparation.constant64 import Constant64
 from normfold.preparation.shapes import Dims
 from normfold.preparation.workspace import Workspace
 from normfold.recognition.groupnorm import Norm
-from normfold.rewriting.initializers import new_initializer, remove_unread
+from normfold.rewriting.initializers import integer_initializer, new_initializer, remove_unread
 
 # Far below the distance of two nodes of the original order.
 _STEP = 1e-6
@@ -109,14 +109,7 @@ class Builder:
         return new_initializer(Constant64.of(values, dtype or self.dtype), name, self._graph, self.workspace)
 
     def integers(self, values: Sequence[int], stem: str) -> ir.Value:
-        name = self.workspace.fresh_name(f"{self.norm.y.name}_{stem}")
-        tensor = ir.tensor(np.array(values, dtype=np.int64), name=name)
-        value = ir.Value(
-            name=name, shape=ir.Shape([len(values)]), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self._graph.register_initializer(value)
-        self.workspace.shapes.set(value, (len(values),), tensor.dtype)
-        return value
+        return integer_initializer(values, f"{self.norm.y.name}_{stem}", self._graph, self.workspace)
 
     def grouped(self) -> ir.Value:
         """x as [N, G, elements of a group]."""
