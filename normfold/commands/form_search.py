@@ -89,15 +89,19 @@ def fold_until_proven(
                 if not spare:
                     raise
                 options = replace(options, spare=options.spare | spare)
-                run.report.findings += [_given_up(name, failure) for name in sorted(spare)]
+                unproven = run.report.verification.algebra["unproven"]
+                run.report.findings += [
+                    _given_up(name, failure, proven=name not in unproven) for name in sorted(spare)
+                ]
             else:
                 if trials is not None:
                     run.report.findings += trials.warnings
                 return folded
 
 
-def _given_up(site: str, failure: VerificationFailed) -> Finding:
-    return Finding("NF129", "warn", f"{site}: its fold rounds too much, and is given up: {failure}", site)
+def _given_up(site: str, failure: VerificationFailed, *, proven: bool) -> Finding:
+    why = "rounds too much" if proven else "is not proven in float64, and the models differ"
+    return Finding("NF129", "warn", f"{site}: its fold {why}; it is given up: {failure}", site)
 
 
 def _spared(
