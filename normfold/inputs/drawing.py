@@ -158,6 +158,12 @@ def assignments(specs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
             yield found
 
 
+def open_axes(specs: Sequence[InputSpec]) -> set[str]:
+    """The dynamic axes that are no batches."""
+    _, spatial, other = _roles(specs)
+    return {*spatial, *other}
+
+
 def _roles(specs: Sequence[InputSpec]) -> tuple[list[str], list[str], list[str]]:
     places: dict[str, set[tuple[bool, bool]]] = {}
     for spec in specs:

@@ -106,3 +106,22 @@ def test_second_size_that_the_evaluator_turns_down_is_not_taken() -> None:
     found = verify_models(model_of(text, {}), model_of(text, {}))
     assert found.verdict == "pass" and not any("NF209" in message for message in found.messages)
     assert all(run["shapes"]["x"][2] >= 40 for run in found.inputs["runs"])
+
+
+def windowed(dilation: int) -> ir.Model:
+    """A causal convolution of two taps over an open length."""
+    text = f"""{HEADER} g (float[N, 3, L] x) => (float[N, 3, M] y) {{
+        y = Conv<dilations = [{dilation}], pads = [{dilation}, 0], kernel_shape = [2]>(x, w)
+    }}"""
+    return model_of(text, {"w": RNG.standard_normal((3, 3, 2)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("dilation", [3, 40])
+@pytest.mark.parametrize("thorough", [False, True])
+def test_open_lengths_hold_the_widest_window(dilation: int, thorough: bool) -> None:
+    first, second = windowed(dilation), windowed(dilation + 1)
+    weight = first.graph.initializers["w"].const_value
+    second.graph.initializers["w"].const_value = weight
+    options = VerifyOptions(thorough=thorough)
+    assert verify_models(first, second, options).verdict == "fail"
+    assert verify_models(first, first.clone(), options).verdict == "pass"

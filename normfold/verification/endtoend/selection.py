@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -23,6 +24,7 @@ from normfold.inputs.drawing import (
     assignments,
     draw,
     float_inputs,
+    open_axes,
     resolve,
     signature,
 )
@@ -34,6 +36,8 @@ SMALL_INPUTS = 64 * 64 * 4
 DEFAULT_FAMILIES = ("normal", "uniform", "large-mean", "impulse")
 MAX_DATA_RUNS = 32
 """Runs on real data, unless thorough."""
+
+WINDOWS = frozenset({"AveragePool", "Conv", "ConvTranspose", "DeformConv", "LpPool", "MaxPool"})
 
 MAX_SECOND_SIZES = 6
 """Other sizes that are tried for a second look."""
@@ -109,7 +113,9 @@ def select(
     last = "no sizes to try"
     second_choice: tuple[Any, ...] | None = None
     objections = 0
-    for sizes in assignments(specs):
+    pending = deque(assignments(specs))
+    while pending:
+        sizes = pending.popleft()
         shapes = resolve(specs, sizes)
         batches, families, failure = _try_families(specs, shapes, options, attempt, selection)
         if failure is not None:
@@ -126,17 +132,49 @@ def select(
         wanted -= 1
         if not wanted:
             break
+        pending = deque(_telling_first(pending, sizes, model, specs))
     if not selection.batches and second_choice is not None:
         _take(selection, *second_choice)
     if not selection.batches:
         selection.failure = last
     elif look_twice and not options.thorough:
-        _look_twice(selection, specs, options, attempt, objection)
+        _look_twice(selection, model, specs, options, attempt, objection)
     return selection
+
+
+def _telling_first(
+    found: Iterable[dict[str, int]], first: Mapping[str, int], model: ir.Model, specs: Sequence[InputSpec]
+) -> list[dict[str, int]]:
+    """Sizes in the order in which they say most beside the ``first``: those that no window of the model
+    reaches beyond, then larger ones. On a sequence of two, most of a wide kernel reads padding."""
+    inner = open_axes(specs) & first.keys()
+    reach = _reach(model) if inner else 0
+    elements = math.prod(first.values())
+
+    def key(sizes: Mapping[str, int]) -> tuple[int, bool]:
+        short = max((reach - sizes[name] for name in inner), default=0)
+        return max(short, 0), math.prod(sizes.values()) < elements
+
+    return sorted(found, key=key)
+
+
+def _reach(model: ir.Model) -> int:
+    """Extent of the widest window of a convolution or pool."""
+    widest = 1
+    for node in (node for graph in model.graphs() for node in graph if node.op_type in WINDOWS):
+        kernel = list(node.attributes.get_ints("kernel_shape", ()))
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        if not kernel and weight is not None and weight.shape is not None:
+            kernel = [size for size in weight.shape[2:] if isinstance(size, int)]
+        dilations = list(node.attributes.get_ints("dilations", ())) or [1] * len(kernel)
+        extents = ((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=False))
+        widest = max([widest, *extents])
+    return widest
 
 
 def _look_twice(
     selection: Selection,
+    model: ir.Model,
     specs: Sequence[InputSpec],
     options: VerifyOptions,
     attempt: Attempt,
@@ -154,8 +192,9 @@ def _look_twice(
         return
     families = selection.description["runs"][0]["families"][:1]
     others = (found for found in assignments(specs) if all(found[name] != sizes[name] for name in sizes))
+    telling = _telling_first(others, sizes, model, specs)
     rates = SAMPLING_RATES[::-1] if any(spec.is_sampling_rate for spec in specs) else SAMPLING_RATES[:1]
-    for number, found in enumerate([*islice(others, MAX_SECOND_SIZES), sizes] if sizes else [sizes]):
+    for number, found in enumerate([*telling[:MAX_SECOND_SIZES], sizes] if sizes else [sizes]):
         shapes = resolve(specs, found)
         for rate, integers in itertools.product(rates, ((1, 2), (0, 1), (0, 0))):
             rng = np.random.default_rng((options.seed, 2, number))
