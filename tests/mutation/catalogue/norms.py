@@ -142,12 +142,12 @@ MUTANTS = [
         Edit("K − 1 is K + 1", '-1.0 if op_type == "Sub" else 1.0', "1.0"),
         Edit(
             "a quotient of sizes is a product",
-            "return product(operands[0], reader.statistics.inverse(operands[1]))",
+            "return product(operands[0], self._statistics.inverse(operands[1]))",
             "return product(operands[0], operands[1])",
         ),
         Edit(
             "forgotten: a size cut off to an integer",
-            'if not is_float and (maker.op_type == "Div" or _reads_float(maker.node, reader)):',
+            'if not is_float and (maker.op_type == "Div" or self._reads_float(maker.node)):',
             "if False:",
         ),
     ),
