@@ -19,7 +19,7 @@ from normfold.commands.arguments import (
 )
 from normfold.commands.consistency import examine
 from normfold.commands.fold_run import FoldRun
-from normfold.commands.form_search import Prove, fold_until_proven
+from normfold.commands.until_proven import Prove, fold_until_proven
 from normfold.errors import ConsistencyFailed, InputError
 from normfold.loading import ModelLike, SavedFiles, Source
 from normfold.options import FoldOptions

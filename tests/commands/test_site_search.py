@@ -101,7 +101,7 @@ def test_a_failure_that_stays_tells_of_the_whole_fold(
 ) -> None:
     """Without its folds the model fails as well: then they were not the reason."""
     monkeypatch.setattr(
-        "normfold.commands.form_search.sites_to_spare",
+        "normfold.commands.until_proven.sites_to_spare",
         lambda names, passes: sites_to_spare(names, lambda spare: passes(spare) and False),
     )
     with pytest.raises(VerificationFailed, match="NF203") as caught:
