@@ -105,10 +105,13 @@ def _sizes(node: ir.Node, x: ir.Value, axis: int, workspace: Workspace) -> list[
     given = workspace.constants.array(node.inputs[1], native=True)
     if given is None or given.ndim > 1:
         return []
-    if given.ndim == 1:
-        return [int(size) for size in given]
-    dims, size = workspace.dims(x), int(given)
+    dims = workspace.dims(x)
     whole = None if dims is None else dims[axis % len(dims)]
+    if given.ndim == 1:
+        sizes = [int(size) for size in given]
+        fit = min(sizes, default=-1) >= 0 and (not isinstance(whole, int) or sum(sizes) == whole)
+        return sizes if fit else []
+    size = int(given)
     if not isinstance(whole, int) or size < 1:
         return []
     return [min(size, whole - size * number) for number in range(math.ceil(whole / size))]

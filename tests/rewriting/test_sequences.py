@@ -75,3 +75,10 @@ def test_what_was_asked_to_stay(check: Any, name: str) -> None:
     model = net(check, f"{SPLIT} {FIRST} y = Relu (n)", sizes=[2, 4], i=0)
     assert "SplitToSequence" in operators(check, model, keep=frozenset({name}))
     assert "SplitToSequence" not in operators(check, model)
+
+
+@pytest.mark.parametrize("sizes", [[2, 3], [2, -1], [2, 4, 1]])
+def test_sizes_that_do_not_add_up_stay(check: Any, sizes: list[int]) -> None:
+    """The checker lets it pass, and no runtime takes it."""
+    model = net(check, f"{SPLIT} {FIRST} y = Relu (n)", sizes=sizes, i=0)
+    assert "SplitToSequence" in operators(check, model)
