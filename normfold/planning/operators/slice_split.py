@@ -137,10 +137,15 @@ class Split(Operator):
     def _sizes(self, node: NodeView, axis: int) -> list[int]:
         count = len(node.node.outputs)
         said = node.ints_attribute("split") or (numbers(node, 1) if node.has(1) else None)
-        if said is not None:
-            return said
         dims = node.dims(0)
         size = None if dims is None else dims[axis]
+        if said is not None:
+            whole = size if isinstance(size, int) else sum(said)
+            if len(said) != count or min(said) < 0 or sum(said) != whole:
+                raise Refused(
+                    "NF113", f"Split {node.name!r} cuts {whole} elements into {count} parts of sizes {said}"
+                )
+            return said
         if node.has(1) or not isinstance(size, int):
             raise Refused("NF112", f"the sizes of the parts of Split {node.name!r} are not known")
         part = -(-size // count)

@@ -233,3 +233,21 @@ def test_bounds_that_are_computed_from_a_dynamic_axis(check: Any) -> None:
     text = CHUNKS.replace("(shape, one)", "(shape, axis)")
     model = check.model(text, check.weights(w=(8, 4, 1, 1)) | sizes | {"c": np.array(0.25, np.float32)})
     check(model).kept("NF103")
+
+
+@pytest.mark.parametrize("sizes", [[2, 3], [2, -1], [7, -1], [2, 2, 2]])
+@pytest.mark.parametrize("where", ["behind", "front"])
+def test_sizes_that_do_not_fit_are_a_refusal(check: Any, sizes: list[int], where: str) -> None:
+    """The checker lets them pass, and no runtime takes them."""
+    channels = 2 if where == "behind" else 6
+    body = {
+        "behind": f"c = Conv (x, w) p, r = Split <axis = 1> (c, sizes) y = {BN} (p, s, b, m, v)",
+        "front": f"c = Relu (x) n = {BN} (c, s, b, m, v) p, r = Split <axis = 1> (n, sizes) y = Conv (p, u)",
+    }[where]
+    model = check.model(
+        f"g (float[N, 6, 4, 4] x) => (float[N, A, B, C] y) {{ {body} }}",
+        check.weights(w=(6, 6, 1, 1), u=(3, 2, 1, 1))
+        | check.batchnorm(channels)
+        | {"sizes": np.array(sizes, np.int64)},
+    )
+    assert [site.action for site in check.fold_only(model).sites] == ["kept"]
