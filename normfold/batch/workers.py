@@ -67,17 +67,14 @@ class WorkerPool(Executor):
             try:
                 future = worker.submit(_run, fn, args, kwargs)
             except BrokenExecutor:
-                # It died between two calls, and nobody's work with it.
+                # It died in its last call, or between two, and nobody's work with it.
+                worker.shutdown(wait=False)
                 worker = self._worker()
                 future = worker.submit(_run, fn, args, kwargs)
-        future.add_done_callback(lambda done: self._take_back(worker, done))
+        # One that died comes back too: its executor holds a lock while this is called, and cannot be shut
+        # down here.
+        future.add_done_callback(lambda _: self._idle.put(worker))
         return future
-
-    def _take_back(self, worker: ProcessPoolExecutor, done: Future[Any]) -> None:
-        if not done.cancelled() and isinstance(done.exception(), BrokenExecutor):
-            worker.shutdown(wait=False)
-            worker = self._worker()
-        self._idle.put(worker)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the processes; those that are busy take back what they have staged."""
