@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from normfold.refusal import Refused
+
 Array64 = NDArray[np.float64]
 
 # Two units in the last place of 1.
@@ -165,7 +167,13 @@ def along(values: Array64 | float, axis: int, rank: int) -> Array64:
 
 
 def vector(array: Array64, axis: int, size: int) -> Array64:
-    """The values on ``axis`` as a vector of shape [size]."""
+    """The values on ``axis`` as a vector of shape [size].
+
+    Raises:
+        Refused: NF113, they are more or fewer: operands of the model do not fit each other.
+    """
+    if array.size not in (1, size):
+        raise Refused("NF113", f"{array.size} numbers do not fit an axis of size {size}")
     return np.broadcast_to(array.reshape(-1), (size,))
 
 

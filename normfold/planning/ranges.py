@@ -40,7 +40,12 @@ def check_ranges(node: NodeView, crossing: Crossing) -> None:
                 f"a constant of {node.op_type} {node.name!r} would overflow {constant.dtype.name.lower()}",
             )
         before = node.constant(slot)
-        if before is not None and len(constant.shape) >= 2 and before.shape == constant.shape:
+        if (
+            before is not None
+            and len(constant.shape) >= 2
+            and all(constant.shape)
+            and before.shape == constant.shape
+        ):
             _check_subnormal(node, before, constant, smallest_normal)
 
 

@@ -59,6 +59,9 @@ def read_batchnorm(node: ir.Node, workspace: Workspace) -> Affine:
         if array is None:
             raise not_constant(name, operand, workspace)
         arrays.append(array.astype(np.float64))
+    sizes = [a.size for a in arrays]
+    if len({*sizes} - {1}) > 1:
+        raise Refused("NF113", f"its parameters have {', '.join(map(str, sizes))} elements")
     per_element = opset < 9 and node.attributes.get_int("spatial", 1) == 0
     scale, bias, mean, var = arrays
     epsilon = epsilon_of(node)

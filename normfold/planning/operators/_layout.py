@@ -168,6 +168,13 @@ def carried(affine: Affine, axes: Correspondence, name: str) -> Affine:
 
 
 def normalised(axis: int, rank: int) -> int:
+    """The axis counted from the front.
+
+    Raises:
+        Refused: NF113, there is no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise Refused("NF113", f"there is no axis {axis} of {rank}")
     return axis + rank if axis < 0 else axis
 
 

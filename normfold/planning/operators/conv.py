@@ -51,6 +51,10 @@ class Conv(Operator):
         weight = node.weight(1)
         groups = node.int_attribute("group", 1)
         out_channels, per_group = weight.shape[:2]
+        if groups < 1 or out_channels % groups:
+            raise Refused(
+                "NF113", f"{node.op_type} {node.name!r} has {out_channels} outputs, {groups} groups"
+            )
         require_axes(affine.scale, {1}, "scale", node)
         require_axes(affine.shift, {1}, "shift", node)
         scale, _ = affine.channel(1, per_group * groups)
@@ -76,9 +80,7 @@ class Conv(Operator):
         if never_reads_padding(node, kernel):
 
             def added() -> Array64:
-                return weight.rowwise(
-                    lambda w, rows: (w.reshape(len(w), per_group, -1).sum(2) * taps[rows]).sum(1)
-                )
+                return weight.rowwise(lambda w, rows: (w.sum(tuple(range(2, w.ndim))) * taps[rows]).sum(1))
 
             constants[2] = add_bias(node, added, out_channels)
             return Crossing(constants=constants)

@@ -71,6 +71,8 @@ def _spread(array: Array64, node: NodeView) -> Array64:
     if array.shape[1] == 1:
         return array
     order, back = _order(node)
+    if block < 1 or array.shape[1] % block**2:
+        raise Refused("NF113", f"{array.shape[1]} channels do not make blocks of {block}×{block}")
     channels = array.shape[1] // block**2
     stored = [(channels, block, block)[axis] for axis in order if axis is not None]
     laid = np.stack([move_axes(sample.reshape(stored), back) for sample in array])

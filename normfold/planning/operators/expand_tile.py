@@ -73,6 +73,8 @@ class Tile(Operator):
             count = repeats[axis]
             if count is None:
                 raise self._unknown(node, axis)
+            if count < 0:
+                raise Refused("NF113", f"Tile {node.name!r} repeats axis {axis} {count} times")
             array = np.concatenate([array] * count, axis=axis) if count else array.take([0], axis=axis)
         return array
 

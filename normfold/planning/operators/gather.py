@@ -44,7 +44,10 @@ class Gather(Operator):
     def _gathered(self, array: Array64, axis: int, node: NodeView) -> Array64:
         if array.shape[axis] == 1:
             return array.reshape((*array.shape[:axis], *[1] * node.rank(1), *array.shape[axis + 1 :]))
-        return array.take(self._indices(node), axis=axis)
+        size, indices = array.shape[axis], self._indices(node)
+        if indices.size and not (-size <= indices.min() and indices.max() < size):
+            raise Refused("NF113", f"Gather {node.name!r} reads beyond the {size} elements of axis {axis}")
+        return array.take(indices, axis=axis)
 
     def _scattered(self, array: Array64, axis: int, indexed: int, free: float, node: NodeView) -> Array64:
         """The array over X's axes; ``free`` at elements that are not read."""

@@ -62,7 +62,9 @@ class GroupNormalization(Operator):
         crossing = _drop_shift(node, given, range(2, node.rank(_X)))
         shift = given[_X].shift
         if 1 in varying_axes(shift):
-            grouped = shift.reshape(shift.shape[0], node.int_attribute("num_groups", 1), -1)
+            groups = node.int_attribute("num_groups", 1)
+            _require_whole_groups(shift.shape[1], groups, node)
+            grouped = shift.reshape(shift.shape[0], groups, -1)
             if not alike(grouped, grouped[..., :1]).all():
                 raise Refused("NF114", f"the shift varies within a group of {node.op_type} {node.name!r}")
         return crossing
@@ -132,10 +134,16 @@ def _require_channel_axis(affine: Affine, node: NodeView) -> None:
     require_axes(affine.shift, {1}, "shift", node)
 
 
+def _require_whole_groups(channels: int, groups: int, node: NodeView) -> None:
+    if groups < 1 or channels % groups:
+        raise Refused("NF113", f"{node.op_type} {node.name!r} has {channels} channels in {groups} groups")
+
+
 def _per_group(array: Array64, groups: int, node: NodeView) -> Array64:
     """[C] as [G], where it is the same for all channels of a group."""
     if array.size == 1:
         return vector(array, 1, groups)
+    _require_whole_groups(array.size, groups, node)
     grouped = array.reshape(groups, -1)
     if not alike(grouped, grouped[:, :1]).all():
         raise Refused(

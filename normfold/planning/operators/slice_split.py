@@ -98,6 +98,8 @@ class Slice(Operator):
         steps = bounds(node, 4, "steps") if node.opset >= 10 and node.has(4) else [1] * rank
         if starts is None or ends is None or steps is None:
             raise Refused("NF112", f"the bounds of Slice {node.name!r} are computed at run time")
+        if not all(place < len(part) for part in (starts, ends, steps)) or not steps[place]:
+            raise Refused("NF113", f"Slice {node.name!r} has no bounds or no step on axis {axis}")
         return list(range(size)[starts[place] : ends[place] : steps[place]])
 
 

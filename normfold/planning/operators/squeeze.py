@@ -68,6 +68,8 @@ def _squeezed(node: NodeView) -> list[int]:
 
 def _insert(array: Array64, axes: list[int], rank: int) -> Array64:
     new = {normalised(axis, rank) for axis in axes}
+    if len(new) != rank - array.ndim:
+        raise Refused("NF113", f"axes {axes} do not make {array.ndim} axes {rank}")
     sizes = iter(array.shape)
     return array.reshape([1 if axis in new else next(sizes) for axis in range(rank)])
 
