@@ -62,7 +62,9 @@ class Flatten(Operator):
         return Crossing(affines={0: carried(given[0], self._axes(node, before), _described(node))})
 
     def _axes(self, node: NodeView, before: list[Size]) -> Correspondence:
-        axis = normalised(node.int_attribute("axis", 1), len(before))
+        axis = node.int_attribute("axis", 1)
+        if axis != len(before):  # where a Flatten may put all axes in front
+            axis = normalised(axis, len(before))
         after = [Size.product(before[:axis]), Size.product(before[axis:])]
         return Correspondence.of(before, after)
 
