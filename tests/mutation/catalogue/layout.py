@@ -146,8 +146,8 @@ MUTANTS = [
         ),
         Edit(
             "gathered along the axis behind",
-            "return array.take(self._indices(node), axis=axis)",
-            "return array.take(self._indices(node) - 1, axis=axis)",
+            "return array.take(indices, axis=axis)",
+            "return array.take(indices - 1, axis=axis)",
         ),
         Edit(
             "the axes of the indices are lost",

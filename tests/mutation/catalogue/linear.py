@@ -32,7 +32,7 @@ MUTANTS = [
             "np.repeat(values.reshape(groups, -1), out_channels // groups, axis=0)",
             "np.tile(values.reshape(groups, -1), (out_channels // groups, 1))",
         ),
-        Edit("the sum of taps is their mean", ".sum(2) * taps", ".mean(2) * taps"),
+        Edit("the sum of taps is their mean", "(w.sum(tuple(", "(w.mean(tuple("),
         Edit("B counted twice", "bias.compute() + added())", "2 * bias.compute() + added())"),
         Edit("B replaced by what is added", "bias.compute() + added())", "0 * bias.compute() + added())"),
         Edit(
