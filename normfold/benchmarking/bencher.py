@@ -19,7 +19,6 @@ from normfold.runtime.client import Runtime, RuntimeCrashed, RuntimeRefused, wri
 from normfold.runtime.execution_providers import (
     CPU,
     ProviderOptions,
-    options_by_provider,
     provider_name,
     short_name,
 )
@@ -47,14 +46,6 @@ class BenchOptions(InputOptions):
     threads: int = 0
     rounds: int = 30
     timeout_seconds: float = 300.0
-
-    def options_by_provider(self) -> dict[str, dict[str, str]]:
-        """Provider options by full names.
-
-        Raises:
-            InputError: NF900, options of a provider that is not to run.
-        """
-        return options_by_provider(self.provider_options, self.providers)
 
 
 class Bencher:
@@ -121,7 +112,7 @@ class Bencher:
                 self._files,
                 provider,
                 arrays,
-                options=self._options.options_by_provider().get(provider, {}),
+                options=self._runtime.options_of(provider),
                 threads=self._options.threads,
                 rounds=self._options.rounds,
                 timeout_seconds=self._options.timeout_seconds,

@@ -11,7 +11,7 @@ from normfold.loading import ModelLike
 from normfold.progress import Progress
 from normfold.reporting.report import Report
 from normfold.runtime.client import Runtime, onnxruntime_installed
-from normfold.runtime.execution_providers import provider_name
+from normfold.runtime.execution_providers import options_by_provider, provider_name
 
 
 def bench(
@@ -40,9 +40,10 @@ def bench(
                 "bench needs onnxruntime: pip install 'normfold[cpu]' or 'normfold[cuda]'"
             )
         providers = list(dict.fromkeys(map(provider_name, options.providers)))
+        chosen = options_by_provider(options.provider_options, providers)
         sources = run.load(a), run.load(b)
         refuse_unfit_sizes(sources[0].model, options.dims, options.shapes)
-        with Runtime(options.timeout_seconds, options.options_by_provider()) as runtime:
+        with Runtime(options.timeout_seconds, chosen) as runtime:
             bencher = Bencher(sources, options, runtime, run.report)
             for batch in options.batches or (None,):
                 with run.phase("inputs"):

@@ -111,6 +111,10 @@ class Runtime:
         """A folder for files that should vanish with the runtime."""
         return self._folder.path
 
+    def options_of(self, provider: str) -> Mapping[str, str]:
+        """What every session on a provider, given by its full name, is opened with."""
+        return self._provider_options.get(provider, {})
+
     def start(self) -> None:
         """Starts the process without waiting for it, so that its imports overlap with other work."""
         if self._closed:
@@ -172,7 +176,7 @@ class Runtime:
         """
         self.start()
         number = next(self._numbers)
-        chosen = {**self._provider_options.get(provider, {}), **(options or {})}
+        chosen = {**self.options_of(provider), **(options or {})}
         answer = self._ask(
             {
                 "op": "open",

@@ -115,11 +115,12 @@ class Leaky(Operator):
         else:
             stored = node.weight(1, "slope").compute()
             slope = stored.reshape((1,) * (scale.ndim - stored.ndim) + stored.shape)
-        if any(
-            a != b and 1 not in (a, b) for a, b in zip(slope.shape[::-1], scale.shape[::-1], strict=False)
-        ):
-            raise Refused("NF113", f"the slope of {node.op_type} {node.name!r} has the shape {slope.shape}")
-        shape = np.broadcast_shapes(slope.shape, scale.shape)
+        try:
+            shape = np.broadcast_shapes(slope.shape, scale.shape)
+        except ValueError:
+            raise Refused(
+                "NF113", f"the slope of {node.op_type} {node.name!r} has the shape {slope.shape}"
+            ) from None
         negative = np.broadcast_to(scale < 0, shape)
         if ((slope == 0) & negative).any():
             raise Refused(
